@@ -1,0 +1,1 @@
+"""The GPU side of Expunge: imports data, trains models and makes them forget."""

@@ -1,0 +1,1 @@
+"""Datasets: reading sources, keeping data files, loading records."""
