@@ -1,0 +1,1 @@
+"""The HTTP service and the shared core: rules, tables, use cases and routes."""

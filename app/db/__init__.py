@@ -1,0 +1,1 @@
+"""Tables and queries; every statement that reaches the database is in this package."""

@@ -1,0 +1,97 @@
+"""Queries about jobs, checkpoints and blob references."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.session import epoch_now
+from app.db.tables import Blob, BlobReference, Checkpoint, Job
+from app.domain.errors import LeaseLost, NotFound
+from app.domain.status import JobKind, JobStatus
+from app.domain.terms import Claim
+
+ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+def now(session: Session) -> float:
+    """Return the database's time, UTC seconds since the epoch."""
+    return float(session.scalar(select(epoch_now())) or 0.0)
+
+
+def job_by_id(session: Session, job_id: str) -> Job:
+    """Return a job.
+
+    Raises:
+        NotFound: there is none.
+    """
+    job = session.get(Job, job_id, populate_existing=True)
+    if job is None:
+        raise NotFound("no such job")
+    return job
+
+
+def fenced(session: Session, claim: Claim) -> Job:
+    """Lock the job of a claim and return it; every write of a worker begins here.
+
+    Raises:
+        LeaseLost: somebody else has claimed the job since, or it has ended.
+    """
+    query = select(Job).where(Job.id == claim.job_id).with_for_update()
+    job = session.scalar(query.execution_options(populate_existing=True))
+    if job is None or job.fence != claim.fence or job.owner != claim.owner or job.status != JobStatus.RUNNING:
+        raise LeaseLost(f"{claim.job_id} is no longer ours")
+    return job
+
+
+def active_job(session: Session, model_id: str, *, kind: JobKind) -> Job | None:
+    """Return the queued or running job of this kind, the running one first."""
+    query = select(Job).where(Job.model_id == model_id, Job.kind == kind, Job.status.in_(ACTIVE))
+    return session.scalars(query.order_by(Job.status.desc())).first()
+
+
+def queued_job(session: Session, model_id: str, *, kind: JobKind) -> Job | None:
+    """Return the queued job of this kind, if there is one."""
+    query = select(Job).where(Job.model_id == model_id, Job.kind == kind, Job.status == JobStatus.QUEUED)
+    return session.scalar(query)
+
+
+def jobs_at_work(session: Session, model_ids: Collection[str]) -> dict[str, Job]:
+    """Return, per model, the job its waiting targets depend on: running, else queued, else failed."""
+    query = select(Job).where(Job.model_id.in_(model_ids), Job.status.in_([*ACTIVE, JobStatus.FAILED]))
+    rank = {JobStatus.FAILED: 0, JobStatus.QUEUED: 1, JobStatus.RUNNING: 2}
+    jobs = session.scalars(query.order_by(Job.created_at, Job.id)).all()
+    return {job.model_id: job for job in sorted(jobs, key=lambda job: rank[JobStatus(job.status)])}
+
+
+def checkpoints_of(session: Session, model_id: str) -> Sequence[Checkpoint]:
+    """Return every checkpoint row of a model."""
+    return session.scalars(select(Checkpoint).where(Checkpoint.model_id == model_id)).all()
+
+
+def checkpoints_with_keys(session: Session, model_id: str, *, keys: Sequence[str]) -> Sequence[Checkpoint]:
+    """Return the checkpoints made from exactly these inputs, newest first."""
+    query = select(Checkpoint).where(Checkpoint.model_id == model_id, Checkpoint.key.in_(keys))
+    return session.scalars(query.order_by(Checkpoint.created_at.desc())).all()
+
+
+def lock_blob(session: Session, digest: str) -> Blob:
+    """Lock a blob's row, making it when it is new: put and unlink exclude each other here."""
+    query = select(Blob).where(Blob.digest == digest).with_for_update()
+    blob = session.scalar(query)
+    if blob is None:
+        blob = Blob(digest=digest)
+        session.add(blob)
+        session.flush()
+    return blob
+
+
+def references_of(session: Session, owner: str) -> Sequence[BlobReference]:
+    """Return the references that an owner holds."""
+    return session.scalars(select(BlobReference).where(BlobReference.owner == owner)).all()
+
+
+def is_referenced(session: Session, digest: str) -> bool:
+    """Whether anybody still needs the blob."""
+    query = select(BlobReference.owner).where(BlobReference.digest == digest).limit(1)
+    return session.scalar(query) is not None

@@ -1,0 +1,43 @@
+"""Queries about API keys and about facts that the database remembers of its installation."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.tables import ApiKey, SchemaNote
+from app.domain.errors import NotFound
+
+
+def key_with_prefix(session: Session, prefix: str) -> ApiKey | None:
+    """Return the key with this public part, whatever its tenant."""
+    return session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
+
+
+def keys_of(session: Session, *, tenant: str) -> Sequence[ApiKey]:
+    """Return the keys of a tenant, oldest first."""
+    query = select(ApiKey).where(ApiKey.tenant == tenant)
+    return session.scalars(query.order_by(ApiKey.created_at, ApiKey.id)).all()
+
+
+def key_named(session: Session, name: str, *, tenant: str) -> ApiKey:
+    """Return the key with this id or public prefix.
+
+    Raises:
+        NotFound: the tenant has no such key.
+    """
+    found = [key for key in keys_of(session, tenant=tenant) if name in (key.id, key.prefix)]
+    if not found:
+        raise NotFound("no such API key")
+    return found[0]
+
+
+def notes(session: Session, *, prefix: str) -> dict[str, str]:
+    """Return the remembered facts whose names begin with ``prefix``."""
+    query = select(SchemaNote).where(SchemaNote.name.startswith(prefix, autoescape=True))
+    return {fact.name: fact.value for fact in session.scalars(query)}
+
+
+def remember(session: Session, name: str, value: str) -> None:
+    """Remember a fact, in place of what was remembered under the name."""
+    session.merge(SchemaNote(name=name, value=value))

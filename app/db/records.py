@@ -1,0 +1,172 @@
+"""Queries about records, placements and tombstones."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, delete, func, null, select, update
+from sqlalchemy.orm import Session
+
+from app.db.tables import Dataset, Model, Placement, Record, Tombstone
+from app.domain.coverage import Mark
+from app.domain.errors import NotFound
+
+# SQLite takes at most 32 766 bound values in one statement.
+_BATCH = 5_000
+
+
+def dataset_named(session: Session, name: str, *, tenant: str) -> Dataset:
+    """Return one dataset of a tenant.
+
+    Raises:
+        NotFound: the tenant has no such dataset.
+    """
+    dataset = session.scalar(select(Dataset).where(Dataset.tenant == tenant, Dataset.name == name))
+    if dataset is None:
+        raise NotFound(f"no dataset is called {name!r}: import it first")
+    return dataset
+
+
+def rows_of_subject(
+    session: Session,
+    dataset_id: str,
+    *,
+    subject_refs: Collection[bytes],
+    record_refs: Collection[bytes] | None,
+) -> list[int]:
+    """Return where the records of a subject lie, in row order.
+
+    ``record_refs`` may only narrow to records of that subject: a foreign one finds nothing.
+    """
+    query = select(Record.row).where(Record.dataset_id == dataset_id, Record.subject_ref.in_(subject_refs))
+    if record_refs is not None:
+        query = query.where(Record.record_ref.in_(record_refs))
+    return list(session.scalars(query.order_by(Record.row)))
+
+
+def placements_of(session: Session, model_id: str, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return (shard, block) by row; held-out records have no place."""
+    found: dict[int, tuple[int, int]] = {}
+    for part in in_batches(rows):
+        query = select(Placement.row, Placement.shard, Placement.block)
+        for row, shard, block in session.execute(
+            query.where(Placement.model_id == model_id, Placement.row.in_(part))
+        ):
+            found[row] = (shard, block)
+    return found
+
+
+def tombstone_numbers(session: Session, model_id: str, rows: Sequence[int]) -> dict[int, int]:
+    """Return the tombstone number by row, for those that have one."""
+    found: dict[int, int] = {}
+    for part in in_batches(rows):
+        query = select(Tombstone.row, Tombstone.number)
+        for row, number in session.execute(
+            query.where(Tombstone.model_id == model_id, Tombstone.row.in_(part))
+        ):
+            if row is not None:
+                found[row] = number
+    return found
+
+
+def marks_of(session: Session, model_id: str, *, through: int | None = None) -> list[Mark]:
+    """Return the sealed tombstones of a model in order, up to ``through``."""
+    query = select(Tombstone.number, Tombstone.shard, Tombstone.position)
+    query = query.where(Tombstone.model_id == model_id).order_by(Tombstone.number)
+    if through is not None:
+        query = query.where(Tombstone.number <= through)
+    return [
+        Mark(number=number, shard=shard, position=position)
+        for number, shard, position in session.execute(query)
+    ]
+
+
+def retained_records(session: Session, model: Model, *, covers: int) -> Sequence[Any]:
+    """Return the records a run with ``n = covers`` may train on or test on, in row order.
+
+    Each has row, record_ref, subject_ref, salt, content_digest, is_held_out and, for training records,
+    shard, block and token.
+    """
+    return session.execute(_records(model).where(~_is_forgotten(model, above=0, covers=covers))).all()
+
+
+def forgotten_records(session: Session, model: Model, *, above: int, covers: int) -> Sequence[Row[Any]]:
+    """Return the records with a tombstone number in (above, covers] whose rows still exist."""
+    return session.execute(_records(model).where(_is_forgotten(model, above=above, covers=covers))).all()
+
+
+def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
+    """Return the records of a dataset that a training may use, without places, in row order."""
+    columns = (
+        Record.row,
+        Record.record_ref,
+        Record.subject_ref,
+        Record.salt,
+        Record.content_digest,
+        Record.is_held_out,
+        Record.spread,
+        null().label("shard"),
+        null().label("block"),
+        null().label("token"),
+    )
+    query = select(*columns).where(Record.dataset_id == dataset_id, Record.is_held_out.is_(False))
+    return session.execute(query.order_by(Record.row)).all()
+
+
+def spreads_of(session: Session, dataset_id: str) -> dict[int, int]:
+    """Return the spread by row, for the records whose subject may use several blocks."""
+    query = select(Record.row, Record.spread).where(Record.dataset_id == dataset_id, Record.spread > 1)
+    return dict(session.execute(query).tuples().all())
+
+
+def delete_records(session: Session, dataset_id: str, rows: Sequence[int]) -> None:
+    """Delete refs, content digests, salts and tokens of records; tombstones keep number and place."""
+    model_ids = list(session.scalars(select(Model.id).where(Model.dataset_id == dataset_id)))
+    for part in in_batches(rows):
+        session.execute(
+            update(Tombstone)
+            .where(Tombstone.model_id.in_(model_ids), Tombstone.row.in_(part))
+            .values(row=None, request_id=None)
+        )
+        session.execute(delete(Placement).where(Placement.model_id.in_(model_ids), Placement.row.in_(part)))
+        session.execute(delete(Record).where(Record.dataset_id == dataset_id, Record.row.in_(part)))
+
+
+def count_records(session: Session, dataset_id: str) -> int:
+    """Return how many records of a dataset are still stored."""
+    query = select(func.count()).select_from(Record).where(Record.dataset_id == dataset_id)
+    return session.scalar(query) or 0
+
+
+def in_batches(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut a long list into parts that fit one statement."""
+    return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+
+
+def _records(model: Model) -> Any:
+    columns = (
+        Record.row,
+        Record.record_ref,
+        Record.subject_ref,
+        Record.salt,
+        Record.content_digest,
+        Record.is_held_out,
+        Placement.shard,
+        Placement.block,
+        Placement.token,
+    )
+    place = and_(Placement.model_id == model.id, Placement.row == Record.row)
+    query = select(*columns).outerjoin(Placement, place)
+    return query.where(Record.dataset_id == model.dataset_id).order_by(Record.row)
+
+
+def _is_forgotten(model: Model, *, above: int, covers: int) -> ColumnElement[bool]:
+    return (
+        select(Tombstone.number)
+        .where(
+            Tombstone.model_id == model.id,
+            Tombstone.row == Record.row,
+            Tombstone.number > above,
+            Tombstone.number <= covers,
+        )
+        .exists()
+    )

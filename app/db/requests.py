@@ -1,0 +1,172 @@
+"""Queries about requests, targets, events, receipts and suppressions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, delete, false, or_, select, tuple_
+from sqlalchemy.orm import Session
+
+from app.db.tables import Event, Model, Receipt, Request, Suppression, Target
+from app.domain.errors import NotFound
+from app.domain.status import RequestStatus, TargetStatus
+from app.domain.terms import JsonObject
+
+OPEN = (RequestStatus.RECEIVED, RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
+_SHOWN_SCHEDULED = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
+
+
+def request_by_id(session: Session, request_id: str, *, tenant: str) -> Request:
+    """Return a request of a tenant.
+
+    Raises:
+        NotFound: the tenant has no such request.
+    """
+    request = session.get(Request, request_id)
+    if request is None or request.tenant != tenant:
+        raise NotFound("no such deletion request")
+    return request
+
+
+def lock_request(session: Session, request_id: str) -> Request:
+    """Lock a request row and return it fresh."""
+    query = select(Request).where(Request.id == request_id).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def targets_of(session: Session, request_id: str) -> Sequence[tuple[Target, Model]]:
+    """Return the targets of a request with their models, by model id."""
+    query = select(Target, Model).join(Model, Model.id == Target.model_id)
+    rows = session.execute(query.where(Target.request_id == request_id).order_by(Model.id))
+    return [(target, model) for target, model in rows]
+
+
+def targets_covered(session: Session, model_id: str, *, covers: int) -> Sequence[Target]:
+    """Return the unfinished targets of a model that a version covering ``covers`` satisfies."""
+    unfinished = [TargetStatus.SCHEDULED, TargetStatus.RUNNING, TargetStatus.PURGING, TargetStatus.FAILED]
+    query = select(Target).where(
+        Target.model_id == model_id, Target.through <= covers, Target.status.in_(unfinished)
+    )
+    return session.scalars(query.order_by(Target.id)).all()
+
+
+def requests_to_seal(session: Session, *, now: float, limit: int = 100) -> Sequence[str]:
+    """Return the ids of received requests whose grace has ended, oldest first."""
+    query = select(Request.id).where(Request.status == RequestStatus.RECEIVED, Request.seal_at <= now)
+    return session.scalars(query.order_by(Request.posted_at, Request.id).limit(limit)).all()
+
+
+def requests_to_close(session: Session, *, limit: int = 100) -> Sequence[str]:
+    """Return the ids of sealed requests none of whose targets still waits for a publication."""
+    waiting = select(Target.id).where(
+        Target.request_id == Request.id,
+        Target.status.not_in([TargetStatus.PURGING, TargetStatus.COMPLETED, TargetStatus.CANCELLED]),
+    )
+    query = select(Request.id).where(
+        Request.status.in_([RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED]),
+        ~waiting.exists(),
+    )
+    return session.scalars(query.order_by(Request.posted_at, Request.id).limit(limit)).all()
+
+
+def open_requests(session: Session, *, tenant: str) -> Sequence[Request]:
+    """Return the requests that a model created now must start with."""
+    query = select(Request).where(
+        Request.tenant == tenant, Request.status.in_(OPEN), Request.is_narrowed_by_models.is_(False)
+    )
+    return session.scalars(query.order_by(Request.posted_at, Request.id)).all()
+
+
+def events_of(session: Session, request_id: str) -> Sequence[Event]:
+    """Return the audit trail of a request in order."""
+    query = select(Event).where(Event.request_id == request_id).order_by(Event.sequence)
+    return session.scalars(query).all()
+
+
+def receipt_of(session: Session, request_id: str) -> Receipt | None:
+    """Return the receipts of a request, once it is completed."""
+    return session.get(Receipt, request_id)
+
+
+def targets_of_requests(
+    session: Session, request_ids: Sequence[str]
+) -> dict[str, list[tuple[Target, Model]]]:
+    """Return the targets of many requests with their models."""
+    query = select(Target, Model).join(Model, Model.id == Target.model_id)
+    found: dict[str, list[tuple[Target, Model]]] = {}
+    for target, model in session.execute(query.where(Target.request_id.in_(request_ids))):
+        found.setdefault(target.request_id, []).append((target, model))
+    return found
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list of requests is narrowed to."""
+
+    status: RequestStatus | None = None
+    model: str | None = None
+    due_before: float | None = None
+
+    def to_json(self) -> JsonObject:
+        """Return it as part of what a page token is signed for."""
+        return {"status": self.status, "model": self.model, "due_before": self.due_before}
+
+
+def page_of_requests(
+    session: Session,
+    *,
+    tenant: str,
+    filters: Filters,
+    as_shown_at: float | None,
+    after: tuple[float, str] | None,
+    limit: int,
+) -> Sequence[Request]:
+    """Return requests newest first, by keyset: those after the (posted_at, id) of the last page's end.
+
+    With ``as_shown_at`` the status is the one that product scopes see at that time.
+    """
+    query = select(Request).where(Request.tenant == tenant, *_narrowing(filters, as_shown_at=as_shown_at))
+    if after is not None:
+        query = query.where(tuple_(Request.posted_at, Request.id) < tuple_(*after))
+    return session.scalars(query.order_by(Request.posted_at.desc(), Request.id.desc()).limit(limit)).all()
+
+
+def _narrowing(filters: Filters, *, as_shown_at: float | None) -> Iterator[ColumnElement[bool]]:
+    if filters.status is not None and as_shown_at is not None:
+        yield _shows(filters.status, at=as_shown_at)
+    elif filters.status is not None:
+        yield Request.status == filters.status
+    if filters.model is not None:
+        named = select(Target.id).join(Model, Model.id == Target.model_id)
+        yield named.where(Target.request_id == Request.id, Model.name == filters.model).exists()
+    if filters.due_before is not None:
+        yield Request.due_at < filters.due_before
+
+
+def _shows(status: RequestStatus, *, at: float) -> ColumnElement[bool]:
+    """Say in SQL what ``app.domain.visibility.public_status`` says of one request."""
+    is_seen = and_(Request.completed_at <= at, Request.reveal_at <= at)
+    is_completed = Request.status == RequestStatus.COMPLETED
+    match status:
+        case RequestStatus.COMPLETED:
+            return and_(is_completed, is_seen)
+        case RequestStatus.SCHEDULED:
+            return or_(Request.status.in_(_SHOWN_SCHEDULED), and_(is_completed, ~is_seen))
+        case RequestStatus.RUNNING | RequestStatus.FAILED:
+            return false()
+        case _:
+            return Request.status == status
+
+
+def live_suppressions(session: Session, *, tenant: str, now: float) -> tuple[set[bytes], set[bytes]]:
+    """Return the suppressed subject refs and record refs of a tenant."""
+    query = select(Suppression.subject_ref, Suppression.record_ref).where(
+        Suppression.tenant == tenant, or_(Suppression.expires_at.is_(None), Suppression.expires_at > now)
+    )
+    pairs = session.execute(query).all()
+    return {s for s, _ in pairs if s is not None}, {r for _, r in pairs if r is not None}
+
+
+def delete_suppressions(session: Session, subject_refs: Sequence[bytes], *, tenant: str) -> int:
+    """Delete the suppressions of a subject (all its refs) and return how many there were."""
+    gone = delete(Suppression).where(Suppression.tenant == tenant, Suppression.subject_ref.in_(subject_refs))
+    return len(session.execute(gone.returning(Suppression.id)).all())

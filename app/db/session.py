@@ -1,0 +1,115 @@
+"""Engines and transactions, alike on SQLite and Postgres.
+
+Promises: ``writing`` commits on success and rolls back on any error; on SQLite it begins with
+BEGIN IMMEDIATE, so that no transaction ever reads first and finds the database locked when it writes.
+Never: a commit after the answer was sent (FastAPI runs the exit of a ``yield`` dependency too late for
+that), so services own their transactions and routes own none.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+Sessions = sessionmaker[Session]
+BUSY_TIMEOUT_SECONDS = 30.0
+WRITES = "expunge_writes"
+
+
+class epoch_now(FunctionElement[float]):
+    """The database's own clock, UTC seconds since the epoch: leases compare no other clock."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(epoch_now, "sqlite")
+def _epoch_now_sqlite(element: epoch_now, compiler: SQLCompiler, **_: Any) -> str:
+    # unixepoch('subsec') is NULL on SQLite 3.40, and a NULL lease is never reclaimed.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(epoch_now, "postgresql")
+def _epoch_now_postgres(element: epoch_now, compiler: SQLCompiler, **_: Any) -> str:
+    return "extract(epoch from clock_timestamp())::double precision"
+
+
+def open_engine(database_url: str) -> Engine:
+    """Return an engine for ``database_url``; the folder of an SQLite file is made when missing.
+
+    Errors of the driver show no parameters: they hold keyed hashes of subjects.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    connect_args = {"timeout": BUSY_TIMEOUT_SECONDS}
+    engine = create_engine(url, connect_args=connect_args, hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def open_sessions(engine: Engine) -> Sessions:
+    """Return the one session type that services take."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def writing(sessions: Sessions) -> Iterator[Session]:
+    """One transaction that may write."""
+    with sessions() as session:
+        session.connection(execution_options={WRITES: True})
+        try:
+            yield session
+        except BaseException:
+            session.rollback()
+            raise
+        session.commit()
+
+
+@contextmanager
+def reading(sessions: Sessions) -> Iterator[Session]:
+    """One transaction that only reads."""
+    with sessions() as session:
+        yield session
+
+
+def scrub(engine: Engine) -> bool:
+    """Empty the write-ahead log, which still holds deleted rows; False while a reader prevents it.
+
+    Postgres keeps dead rows until VACUUM, which its operator schedules.
+    """
+    if engine.dialect.name != "sqlite":
+        return True
+    raw = engine.raw_connection()
+    try:
+        busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    finally:
+        raw.close()
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own transaction handling is off: BEGIN is ours, below.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an acknowledged deletion survives a power cut
+        "foreign_keys=ON",
+        "secure_delete=ON",  # deleted rows are overwritten, not only unlinked
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

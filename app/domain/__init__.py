@@ -1,0 +1,1 @@
+"""Rules of Expunge: values and decisions, the standard library alone, no I/O."""

@@ -1,0 +1,35 @@
+"""The policy of a model: what may change without changing a single bit of the training itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class CheckpointPlacement(StrEnum):
+    """After which blocks a full checkpoint is kept."""
+
+    ALL = "all"
+    SQRT = "sqrt"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Settings of one model outside its recipe's digest.
+
+    ``max_drop`` is a share of accuracy (0.02 = two points); ``witness_blocks`` is how many blocks besides
+    the first touched one a fresh process recomputes (0 to 3); ``final_method`` settles deletions.
+    """
+
+    # Unknown keys in a recipe's [policy] table are refused, not ignored (read by pydantic).
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    checkpoints: CheckpointPlacement = CheckpointPlacement.SQRT
+    max_drop: float = 0.02
+    witness_blocks: int = 1
+    final_method: str = "replay"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_drop <= 1.0:
+            raise ValueError(f"max_drop must lie between 0 and 1, not {self.max_drop}")
+        if not 0 <= self.witness_blocks <= 3:
+            raise ValueError(f"witness_blocks must lie between 0 and 3, not {self.witness_blocks}")

@@ -1,0 +1,226 @@
+"""Claim a job, keep its lease, give it back, or end it. Only the database's clock is asked.
+
+Promises: at most one worker holds a job at a time; a claim raises the fence, so whoever held it before can
+no longer write; attempts are counted before the work, and a committed checkpoint resets the count.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Select, and_, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from app.db.jobs import ACTIVE, fenced, job_by_id, now
+from app.db.models import lock_model
+from app.db.requests import lock_request, targets_covered, targets_of
+from app.db.session import Sessions, epoch_now, reading, writing
+from app.db.tables import Checkpoint, Job
+from app.domain.errors import LeaseLost
+from app.domain.scheduling import LEASE_SECONDS, has_attempts_left
+from app.domain.status import JobKind, JobStatus, TargetStatus, derived, moved
+from app.domain.terms import Claim, JobId, JobView, JsonObject, ModelId
+from app.services.references import drop_references, unlink_unreferenced
+from models_store.blobs import BlobStore
+
+_other = aliased(Job)
+
+
+def claim_next(
+    sessions: Sessions,
+    *,
+    owner: str,
+    environment_digest: str,
+    only: JobId | None = None,
+    lease_seconds: float = LEASE_SECONDS,
+) -> Claim | None:
+    """Claim the oldest job that may run now and that this worker's environment fits, or None."""
+    with writing(sessions) as session:
+        for job in session.scalars(_runnable(environment_digest, only=only)):
+            if has_attempts_left(job.num_attempts, job.num_without_progress):
+                return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
+            _end_failed(session, job, error=job.error or "the worker died without a word", is_retryable=True)
+    return None
+
+
+def heartbeat(sessions: Sessions, claim: Claim, *, lease_seconds: float = LEASE_SECONDS) -> bool:
+    """Prolong the lease; False when somebody else holds the job now."""
+    with writing(sessions) as session:
+        held = update(Job).where(
+            Job.id == claim.job_id,
+            Job.owner == claim.owner,
+            Job.fence == claim.fence,
+            Job.status == JobStatus.RUNNING,
+        )
+        result = session.execute(held.values(lease_until=epoch_now() + lease_seconds).returning(Job.id))
+        return result.first() is not None
+
+
+def release(sessions: Sessions, claim: Claim, *, error: str | None, counts: bool = True) -> None:
+    """Let the lease end now. ``counts`` False is a graceful hand-over, which is no failed attempt.
+
+    The job stays ``running`` without an owner: a queued one of the same kind may exist already.
+    """
+    with writing(sessions) as session:
+        try:
+            job = fenced(session, claim)
+        except LeaseLost:
+            return
+        job.owner, job.lease_until, job.error = None, 0.0, error
+        if not counts:
+            job.num_attempts -= 1
+            job.num_without_progress -= 1
+
+
+def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: JsonObject) -> Claim:
+    """Record what a step found out and move on to the next one."""
+    with writing(sessions) as session:
+        job = fenced(session, claim)
+        job.outputs = {**job.outputs, claim.step: output}
+        job.step = next_step
+        job.num_without_progress = 0
+    return Claim(
+        job_id=claim.job_id,
+        model_id=claim.model_id,
+        kind=claim.kind,
+        step=next_step,
+        owner=claim.owner,
+        fence=claim.fence,
+    )
+
+
+def report_progress(sessions: Sessions, claim: Claim, progress: JsonObject) -> None:
+    """Write how far the step is."""
+    with writing(sessions) as session:
+        fenced(session, claim).progress = progress
+
+
+def finish(sessions: Sessions, claim: Claim, *, output: JsonObject, store: BlobStore) -> None:
+    """End a job well: its output is kept, its temporary checkpoints and references go."""
+    with writing(sessions) as session:
+        job = fenced(session, claim)
+        job.outputs = {**job.outputs, claim.step: output}
+        job.status, job.owner, job.lease_until, job.error = JobStatus.SUCCEEDED, None, None, None
+        job.finished_at = now(session)
+        _drop_temporary(session, job, store=store)
+
+
+def fail(sessions: Sessions, claim: Claim, *, error: str, is_retryable: bool) -> None:
+    """End a job that cannot be mended by trying again."""
+    with writing(sessions) as session:
+        _end_failed(session, fenced(session, claim), error=error, is_retryable=is_retryable)
+
+
+def job_view(sessions: Sessions, job_id: JobId) -> JobView:
+    """Return a job as its followers see it."""
+    with reading(sessions) as session:
+        job = job_by_id(session, job_id)
+        return JobView(
+            id=JobId(job.id),
+            model_id=ModelId(job.model_id),
+            kind=JobKind(job.kind),
+            status=JobStatus(job.status),
+            step=job.step,
+            num_attempts=job.num_attempts,
+            progress=job.progress,
+            outputs=job.outputs,
+            error=job.error,
+        )
+
+
+def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
+    at = epoch_now()
+    is_free = or_(Job.status == JobStatus.QUEUED, and_(Job.status == JobStatus.RUNNING, Job.lease_until < at))
+    fits = or_(Job.environment_digest.is_(None), Job.environment_digest == environment_digest)
+    # A settle job waits for the training it corrects, and for the running job of its own kind.
+    trains_first = exists().where(
+        _other.model_id == Job.model_id, _other.kind == JobKind.TRAIN, _other.status.in_(ACTIVE)
+    )
+    runs_already = exists().where(
+        _other.model_id == Job.model_id,
+        _other.kind == Job.kind,
+        _other.status == JobStatus.RUNNING,
+        _other.id != Job.id,
+    )
+    query = select(Job).where(is_free, fits, or_(Job.kind == JobKind.TRAIN, ~trains_first), ~runs_already)
+    if only is not None:
+        query = query.where(Job.id == only)
+    return query.order_by(Job.created_at, Job.id).with_for_update(skip_locked=True)
+
+
+def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
+    job.status = JobStatus.RUNNING
+    job.owner, job.fence = owner, job.fence + 1
+    job.lease_until = at + lease_seconds
+    job.num_attempts += 1
+    job.num_without_progress += 1
+    job.claimed_at = job.claimed_at or at
+    return Claim(
+        job_id=JobId(job.id),
+        model_id=ModelId(job.model_id),
+        kind=JobKind(job.kind),
+        step=job.step,
+        owner=owner,
+        fence=job.fence,
+    )
+
+
+def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool) -> None:
+    job.status, job.owner, job.lease_until = JobStatus.FAILED, None, None
+    job.error, job.finished_at = error, now(session)
+    if job.kind != JobKind.SETTLE:
+        return
+    model = lock_model(session, job.model_id)
+    covers = int(job.outputs.get("prepare", {}).get("covers", model.num_sealed))
+    for target in targets_covered(session, model.id, covers=covers):
+        if target.status == TargetStatus.PURGING:
+            continue
+        target.status = moved(TargetStatus(target.status), TargetStatus.FAILED)
+        target.reason, target.is_retryable = error, is_retryable
+        _restate_request(session, target.request_id)
+
+
+def _restate_request(session: Session, request_id: str) -> None:
+    """Let a sealed request say what its targets say."""
+    request = lock_request(session, request_id)
+    request.status = derived([TargetStatus(target.status) for target, _ in targets_of(session, request_id)])
+
+
+def _drop_temporary(session: Session, job: Job, *, store: BlobStore) -> None:
+    """Rolling and witness checkpoints serve one job only."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.role.in_(["rolling", "witness"]))
+    digests: list[str] = []
+    for checkpoint in session.scalars(query):
+        digests += drop_references(session, f"checkpoint:{checkpoint.id}")
+        session.delete(checkpoint)
+    digests += drop_references(session, f"job:{job.id}")
+    unlink_unreferenced(session, digests, store=store)
+
+
+def retry_failed(sessions: Sessions, model_id: ModelId) -> Sequence[JobId]:
+    """Queue the failed jobs of a model again, by an admin's word; each resumes at the step that failed."""
+    with writing(sessions) as session:
+        lock_model(session, model_id)
+        query = select(Job).where(Job.model_id == model_id, Job.status == JobStatus.FAILED)
+        newest: dict[str, Job] = {job.kind: job for job in session.scalars(query.order_by(Job.created_at))}
+        for job in newest.values():
+            _queue_again(session, job)
+        return [JobId(job.id) for job in newest.values() if job.status == JobStatus.QUEUED]
+
+
+def _queue_again(session: Session, job: Job) -> None:
+    taken = select(Job.id).where(
+        Job.model_id == job.model_id, Job.kind == job.kind, Job.status == JobStatus.QUEUED
+    )
+    if session.scalar(taken) is None:
+        job.status, job.error, job.finished_at, job.num_without_progress = JobStatus.QUEUED, None, None, 0
+        _revive_targets(session, job)
+
+
+def _revive_targets(session: Session, job: Job) -> None:
+    """A job that resumes behind ``prepare`` would find its targets failed, and could not move them on."""
+    covers = int(job.outputs.get("prepare", {}).get("covers", 0))
+    for target in targets_covered(session, job.model_id, covers=covers):
+        if job.kind != JobKind.SETTLE or target.status != TargetStatus.FAILED:
+            continue
+        target.status = moved(TargetStatus(target.status), TargetStatus.SCHEDULED)
+        target.reason, target.is_retryable = None, None
+        _restate_request(session, target.request_id)

@@ -1,0 +1,196 @@
+"""Close a request: erase the record bytes, delete what is known of them, sign the receipts.
+
+Record bytes belong to the dataset. They are zeroed when every model on it has published a version that
+forgot the record; until then they remain and the receipt names the models that use them. A job that
+cannot close its requests yet leaves them at ``purging``, and whoever comes last closes them, under the
+request row's lock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.jobs import active_job, now
+from app.db.models import alias_version, models_on
+from app.db.records import delete_records, rows_of_subject, tombstone_numbers
+from app.db.requests import lock_request, receipt_of, requests_to_close, targets_of
+from app.db.session import Sessions, reading, writing
+from app.db.tables import Dataset, Model, Receipt, Request, Target
+from app.domain.receipts import ModelFacts, RequestFacts, full_statement, product_statement
+from app.domain.scheduling import visible_at
+from app.domain.status import ENDED_TARGETS, JobKind, RequestStatus, TargetStatus, moved
+from app.domain.terms import DatasetId
+from app.keyring import Keyring
+from app.services.events import append_event, chain_head
+from app.signing import sign
+
+EraseRows = Callable[[DatasetId, Sequence[int]], None]
+"""Zeroes these rows of a dataset's data file and syncs; zeroing twice is once."""
+
+
+@dataclass(frozen=True)
+class _Erasure:
+    """What became of the records of one dataset."""
+
+    dataset: Dataset
+    erased: list[int]
+    used_by: list[str]
+
+
+def close_ready(sessions: Sessions, *, keyring: Keyring, erase: EraseRows) -> list[str]:
+    """Close every request whose targets have all been published and purged; return their ids."""
+    with reading(sessions) as session:
+        ready = requests_to_close(session)
+    return [request_id for request_id in ready if close(sessions, request_id, keyring=keyring, erase=erase)]
+
+
+def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: EraseRows) -> bool:
+    """Close one request if it is ready; closing twice does nothing."""
+    with writing(sessions) as session:
+        request = lock_request(session, request_id)
+        targets = targets_of(session, request_id)
+        if receipt_of(session, request_id) is not None or not _is_ready(request, targets):
+            return False
+        erasures = [
+            _erase(session, request, dataset=dataset, erase=erase)
+            for dataset in _datasets(session, request, targets)
+        ]
+        _complete_targets(session, targets, erasures)
+        _complete(session, request, targets=targets, erasures=erasures, keyring=keyring)
+        return True
+
+
+def destroy_revealed_nonces(sessions: Sessions) -> int:
+    """Destroy the nonces of requests that a product can see completed: only the callers keep them.
+
+    Not at completion itself: a repeated POST would show by a missing nonce, and a second POST by a missing
+    link to the first, that it is done.
+    """
+    with writing(sessions) as session:
+        at = now(session)
+        query = select(Request).where(Request.completed_at.is_not(None), Request.nonce.is_not(None))
+        seen = [
+            row for row in session.scalars(query) if visible_at(row.completed_at or 0, row.reveal_at) <= at
+        ]
+        for request in seen:
+            request.nonce, request.match_mac = None, None
+        return len(seen)
+
+
+def _is_ready(request: Request, targets: Sequence[tuple[Target, Model]]) -> bool:
+    lawful = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
+    done = {TargetStatus.PURGING, *ENDED_TARGETS}
+    return request.status in lawful and all(target.status in done for target, _ in targets)
+
+
+def _datasets(
+    session: Session, request: Request, targets: Sequence[tuple[Target, Model]]
+) -> Sequence[Dataset]:
+    """Return the datasets a request reaches: all of the tenant's, or those of the models it names."""
+    query = select(Dataset).where(Dataset.tenant == request.tenant).order_by(Dataset.id)
+    if request.is_narrowed_by_models:
+        query = query.where(Dataset.id.in_([model.dataset_id for _, model in targets]))
+    return session.scalars(query).all()
+
+
+def _erase(session: Session, request: Request, *, dataset: Dataset, erase: EraseRows) -> _Erasure:
+    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
+    narrowed = request.record_refs
+    record_refs = None if narrowed is None else [bytes.fromhex(ref) for ref in narrowed.get(dataset.id, [])]
+    rows = rows_of_subject(session, dataset.id, subject_refs=refs, record_refs=record_refs)
+    if not rows:
+        return _Erasure(dataset=dataset, erased=[], used_by=[])
+    users = {model.name: _rows_in_use(session, model, rows) for model in models_on(session, dataset.id)}
+    in_use = set().union(*users.values()) if users else set()
+    free = [row for row in rows if row not in in_use]
+    if free:
+        erase(DatasetId(dataset.id), free)
+        delete_records(session, dataset.id, free)
+    return _Erasure(dataset=dataset, erased=free, used_by=[name for name, used in users.items() if used])
+
+
+def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
+    """Return the rows that a model still holds: without a tombstone, or not yet settled."""
+    numbers = tombstone_numbers(session, model.id, rows)
+    version = alias_version(session, model.id)
+    if version is not None:
+        settled = version.settled
+    else:
+        # A model without a version holds nothing, unless a training may be reading right now.
+        trains = active_job(session, model.id, kind=JobKind.TRAIN) is not None
+        settled = 0 if trains else model.num_sealed
+    return {row for row in rows if row not in numbers or numbers[row] > settled}
+
+
+def _complete_targets(
+    session: Session, targets: Sequence[tuple[Target, Model]], erasures: list[_Erasure]
+) -> None:
+    by_dataset = {erasure.dataset.id: erasure for erasure in erasures}
+    for target, model in targets:
+        if target.status != TargetStatus.PURGING:
+            continue
+        target.status = moved(TargetStatus(target.status), TargetStatus.COMPLETED)
+        target.done_at = now(session)
+        erasure = by_dataset.get(model.dataset_id)
+        if erasure is not None:
+            found = {"num_records_erased": len(erasure.erased), "records_used_by": erasure.used_by}
+            target.findings = {**(target.findings or {}), **found}
+
+
+def _complete(
+    session: Session,
+    request: Request,
+    *,
+    targets: Sequence[tuple[Target, Model]],
+    erasures: list[_Erasure],
+    keyring: Keyring,
+) -> None:
+    completed_at = now(session)
+    facts = RequestFacts(
+        request_id=request.id,
+        commitment=request.commitment.hex(),
+        posted_at=request.posted_at,
+        due_at=request.due_at,
+        event_head=chain_head(session, request.id),
+    )
+    product = product_statement(
+        facts,
+        models=[model.name for _, model in targets],
+        visible_at=visible_at(completed_at, request.reveal_at),
+    )
+    full = full_statement(
+        facts,
+        models=[_model_facts(target, model, at=completed_at) for target, model in targets],
+        completed_at=completed_at,
+    )
+    full["datasets"] = [
+        {"dataset": e.dataset.name, "num_records_erased": len(e.erased), "remains_used_by": list(e.used_by)}
+        for e in erasures
+    ]
+    session.add(
+        Receipt(
+            request_id=request.id,
+            product_jws=sign(product, keyring=keyring),
+            full_jws=sign(full, keyring=keyring),
+            signed_at=completed_at,
+        )
+    )
+    request.status = RequestStatus.COMPLETED
+    request.completed_at = completed_at
+    # From now on the suppression is the only place that keeps the hash of the subject id.
+    request.subject_refs, request.record_refs = None, None
+    append_event(session, request.id, "completed")
+
+
+def _model_facts(target: Target, model: Model, *, at: float) -> ModelFacts:
+    findings = dict(target.findings or {})
+    used_by = findings.pop("records_used_by", [])
+    return ModelFacts(
+        model=model.name,
+        outcome=str(target.outcome),
+        done_at=target.done_at or at,
+        details=findings,
+        remains=tuple(f"the record bytes, used by {name}" for name in used_by),
+    )

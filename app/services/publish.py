@@ -1,0 +1,214 @@
+"""Publish a version: one transaction makes it visible, moves the alias and revokes what it replaces.
+
+Promises: publishing the same job twice gives one version; an alias never moves to less coverage; from
+here on nobody fetches a version that saw what this one has forgotten.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.db.ids import new_id
+from app.db.jobs import fenced, now
+from app.db.models import (
+    alias_version,
+    coverage_of,
+    lock_model,
+    next_version_number,
+    version_of_job,
+    versions_of,
+)
+from app.db.records import marks_of
+from app.db.requests import lock_request, targets_covered
+from app.db.session import Sessions, reading, writing
+from app.db.tables import Alias, AliasMove, Job, Model, Version, VersionFile
+from app.domain.coverage import Artifact, Coverage, is_clean, may_follow
+from app.domain.errors import CoverageWouldFall
+from app.domain.status import (
+    Guarantee,
+    JobKind,
+    JobStatus,
+    Outcome,
+    RequestStatus,
+    TargetStatus,
+    VersionStatus,
+    moved,
+)
+from app.domain.terms import CURRENT_ALIAS, Claim, JsonObject, ModelId
+from app.services.events import append_event
+from app.services.references import add_reference
+from models_store.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """What a publication made, or what stands already."""
+
+    number: int
+    manifest_digest: str
+    weights_digest: str
+    covers: int
+    settled: int
+    environment_digest: str
+
+
+def publish(
+    sessions: Sessions, claim: Claim, manifest: Manifest, *, environment_digest: str
+) -> PublishedVersion:
+    """Make the job's version visible; its blobs, the manifest's too, are in the store already.
+
+    Raises:
+        LeaseLost: another worker holds the job.
+        CoverageWouldFall: the current version has forgotten more than this one.
+    """
+    with writing(sessions) as session:
+        job = fenced(session, claim)
+        model = lock_model(session, claim.model_id)
+        version = version_of_job(session, job.id)
+        if version is None:
+            version = _insert(
+                session, job, model=model, manifest=manifest, environment_digest=environment_digest
+            )
+            _move_current(session, model, version=version, why=f"published by {job.id}")
+            _revoke_tainted(session, model, covers=version.covers)
+            _mark_targets(session, model, version=version)
+            _update_waiting_jobs(session, model, environment_digest=environment_digest)
+        return _published(version)
+
+
+def current_version(sessions: Sessions, model_id: ModelId) -> PublishedVersion | None:
+    """Return what the alias ``current`` points at."""
+    with reading(sessions) as session:
+        version = alias_version(session, model_id)
+        return None if version is None else _published(version)
+
+
+def move_alias(session: Session, model: Model, *, alias: str, version: Version, actor: str, why: str) -> None:
+    """Point an alias at a version and append to its history. The caller has checked that it may.
+
+    Raises:
+        CoverageWouldFall: either number of the new version is lower.
+    """
+    before = alias_version(session, model.id, alias=alias)
+    candidate = Coverage(covers=version.covers, settled=version.settled)
+    if not may_follow(coverage_of(before), candidate):
+        raise CoverageWouldFall(f"version {version.number} has forgotten less than {alias} has")
+    session.merge(Alias(model_id=model.id, name=alias, version_id=version.id))
+    session.add(
+        AliasMove(
+            model_id=model.id,
+            name=alias,
+            from_number=None if before is None else before.number,
+            to_number=version.number,
+            actor=actor,
+            reason=why,
+        )
+    )
+
+
+def _insert(
+    session: Session, job: Job, *, model: Model, manifest: Manifest, environment_digest: str
+) -> Version:
+    parent = alias_version(session, model.id)
+    version = Version(
+        id=new_id("ver"),
+        model_id=model.id,
+        number=next_version_number(session, model.id),
+        job_id=job.id,
+        parent_id=None if parent is None else parent.id,
+        status=VersionStatus.PUBLISHED,
+        covers=manifest.covers,
+        settled=manifest.settled,
+        guarantee=Guarantee(manifest.guarantee),
+        method=manifest.method,
+        manifest_digest=manifest.digest,
+        weights_digest=manifest.weights_digest,
+        environment_digest=environment_digest,
+        manifest=manifest.to_json(),
+        published_at=now(session),
+    )
+    session.add(version)
+    session.flush()
+    own = f"version:{version.id}"
+    for file in manifest.files:
+        session.add(VersionFile(version_id=version.id, name=file.name, digest=file.digest, size=file.size))
+        add_reference(session, file.digest, owner=own)
+    add_reference(session, manifest.digest, owner=own)
+    return version
+
+
+def _move_current(session: Session, model: Model, *, version: Version, why: str) -> None:
+    before = alias_version(session, model.id)
+    move_alias(session, model, alias=CURRENT_ALIAS, version=version, actor="worker", why=why)
+    if before is not None:
+        before.status = VersionStatus.SUPERSEDED
+
+
+def _revoke_tainted(session: Session, model: Model, *, covers: int) -> None:
+    """Nobody fetches a version that saw what ``current`` has forgotten; aliases on it move along."""
+    marks = marks_of(session, model.id, through=covers)
+    current = alias_version(session, model.id)
+    assert current is not None  # it was moved in this transaction
+    for version in versions_of(session, model.id):
+        artifact = Artifact(shard=None, position=None, settled=version.settled)
+        if version.revoked_at is not None or is_clean(artifact, marks):
+            continue
+        version.revoked_at = now(session)
+        names = select(Alias.name).where(Alias.version_id == version.id)
+        for name in session.scalars(names).all():
+            why = f"version {version.number} was revoked"
+            move_alias(session, model, alias=name, version=current, actor="worker", why=why)
+
+
+def _mark_targets(session: Session, model: Model, *, version: Version) -> None:
+    """Targets that this version satisfies wait for the purge now."""
+    body: JsonObject = {"model": model.name, "version": version.number, "manifest": version.manifest_digest}
+    for target in targets_covered(session, model.id, covers=version.settled):
+        if target.status == TargetStatus.PURGING or version.guarantee != Guarantee.EXACT:
+            continue
+        trained = version.method == "train"
+        target.outcome = Outcome.ALREADY_COVERED if trained else Outcome.UNLEARNED
+        target.findings = _findings(session, model, version=version)
+        # A training only covers; the settle job that waits for it purges and moves the target on.
+        if not trained:
+            target.status = moved(TargetStatus(target.status), TargetStatus.PURGING)
+            request = lock_request(session, target.request_id)
+            request.status = RequestStatus.RUNNING
+            append_event(session, request.id, "published", body)
+
+
+def _findings(session: Session, model: Model, *, version: Version) -> JsonObject:
+    parent = session.get(Version, version.parent_id) if version.parent_id else None
+    return {
+        "version": version.number,
+        "version_before": None if parent is None else parent.manifest_digest,
+        "version_after": version.manifest_digest,
+        "weights_digest": version.weights_digest,
+        "guarantee": version.guarantee,
+        "method": version.method,
+        "plan_key_id": version.manifest["plan_key_id"],
+        "evidence": version.manifest["evidence"],
+        "environment": version.manifest["environment"],
+    }
+
+
+def _update_waiting_jobs(session: Session, model: Model, *, environment_digest: str) -> None:
+    """A settle job that was queued during training replays in the environment of that training."""
+    if model.policy.get("final_method") == "retrain":
+        return
+    waiting = update(Job).where(
+        Job.model_id == model.id, Job.kind == JobKind.SETTLE, Job.status == JobStatus.QUEUED
+    )
+    session.execute(waiting.values(environment_digest=environment_digest))
+
+
+def _published(version: Version) -> PublishedVersion:
+    return PublishedVersion(
+        number=version.number,
+        manifest_digest=version.manifest_digest,
+        weights_digest=version.weights_digest,
+        covers=version.covers,
+        settled=version.settled,
+        environment_digest=version.environment_digest,
+    )

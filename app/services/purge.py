@@ -1,0 +1,95 @@
+"""Purge what saw forgotten records: checkpoints, versions, scratch copies. Absent means done already.
+
+Purge comes last and tombstones come first: at this point no alias points at any of it.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.jobs import checkpoints_of, fenced, now
+from app.db.models import lock_model, versions_of
+from app.db.records import marks_of
+from app.db.requests import targets_covered
+from app.db.session import Sessions, writing
+from app.db.tables import Checkpoint, Model, ScratchCopy, Version
+from app.domain.coverage import Artifact, Mark, is_clean
+from app.domain.status import Outcome, TargetStatus, VersionStatus, moved
+from app.domain.terms import Claim, JsonObject, JsonValue
+from app.services.checkpoint import forget_checkpoints
+from app.services.references import drop_references, unlink_unreferenced
+from models_store.blobs import BlobStore
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What one purge removed."""
+
+    versions: list[str]
+    num_checkpoints: int
+    num_scratch_copies: int
+    blobs: list[str]
+
+    def to_json(self) -> JsonObject:
+        """Return it as it stands in the receipt."""
+        versions: list[JsonValue] = list(self.versions)
+        blobs: list[JsonValue] = list(self.blobs)
+        return {
+            "versions": versions,
+            "num_checkpoints": self.num_checkpoints,
+            "num_scratch_copies": self.num_scratch_copies,
+            "blobs": blobs,
+        }
+
+
+def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, scratch: Path) -> Purged:
+    """Remove every artifact of the model that saw a tombstone up to ``covers``, and move the targets on."""
+    with writing(sessions) as session:
+        fenced(session, claim)
+        model = lock_model(session, claim.model_id)
+        marks = marks_of(session, model.id, through=covers)
+        purged = _purge(session, model, marks=marks, store=store, scratch=scratch)
+        for target in targets_covered(session, model.id, covers=covers):
+            target.status = moved(TargetStatus(target.status), TargetStatus.PURGING)
+            target.outcome = target.outcome or Outcome.ALREADY_COVERED
+            # A second run finds nothing left to remove: what the first one removed stays on record.
+            earlier = (target.findings or {}).get("purged")
+            target.findings = {**(target.findings or {}), "purged": earlier or purged.to_json()}
+        return purged
+
+
+def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStore, scratch: Path) -> Purged:
+    checkpoints = [row for row in checkpoints_of(session, model.id) if not _is_clean_checkpoint(row, marks)]
+    blobs = forget_checkpoints(session, checkpoints, store=store)
+    versions = [row for row in versions_of(session, model.id) if _is_revoked(row)]
+    digests = [digest for row in versions for digest in drop_references(session, f"version:{row.id}")]
+    for row in versions:
+        row.status, row.purged_at = VersionStatus.PURGED, now(session)
+    blobs += unlink_unreferenced(session, digests, store=store)
+    num_copies = _purge_scratch(session, model, marks=marks, scratch=scratch)
+    names = [row.manifest_digest for row in versions]
+    return Purged(
+        versions=names, num_checkpoints=len(checkpoints), num_scratch_copies=num_copies, blobs=sorted(blobs)
+    )
+
+
+def _is_clean_checkpoint(row: Checkpoint, marks: list[Mark]) -> bool:
+    return is_clean(Artifact(shard=row.shard, position=row.position, settled=row.settled), marks)
+
+
+def _is_revoked(row: Version) -> bool:
+    return row.revoked_at is not None and row.purged_at is None
+
+
+def _purge_scratch(session: Session, model: Model, *, marks: list[Mark], scratch: Path) -> int:
+    num_gone = 0
+    for copy in session.scalars(select(ScratchCopy).where(ScratchCopy.model_id == model.id)):
+        if is_clean(Artifact(shard=None, position=None, settled=copy.settled), marks):
+            continue
+        shutil.rmtree(scratch / copy.id, ignore_errors=True)
+        session.delete(copy)
+        num_gone += 1
+    return num_gone

@@ -1,0 +1,126 @@
+"""Seal received requests: resolve the records, number the tombstones, queue the jobs.
+
+A sealed request cannot be cancelled. Numbers are given under the model row's lock, several models in id
+order, never by a database sequence: whoever sees number n sees all below.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.db.ids import new_id
+from app.db.jobs import now, queued_job
+from app.db.models import alias_version, lock_models
+from app.db.records import placements_of, rows_of_subject, tombstone_numbers
+from app.db.requests import lock_request, requests_to_seal, targets_of
+from app.db.session import Sessions, reading, writing
+from app.db.tables import Job, Model, Request, Target, Tombstone
+from app.dispatch import dispatch
+from app.domain.status import JobKind, JobStatus, Outcome, RequestStatus, TargetStatus, moved
+from app.domain.terms import JobId
+from app.services.events import append_event
+
+FIRST_STEP = "prepare"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a model holds of the subject: rows in order, and the highest tombstone number among them."""
+
+    rows: list[int]
+    through: int | None
+
+
+def seal_due(sessions: Sessions) -> list[JobId]:
+    """Seal every request whose grace has ended and announce the jobs that were queued."""
+    with reading(sessions) as session:
+        due = requests_to_seal(session, now=now(session))
+    jobs = [job_id for request_id in due for job_id in seal(sessions, request_id)]
+    for job_id in jobs:
+        dispatch(job_id)
+    return jobs
+
+
+def seal(sessions: Sessions, request_id: str) -> list[JobId]:
+    """Seal one request and return the jobs queued for it; sealing twice does nothing."""
+    with writing(sessions) as session:
+        request = lock_request(session, request_id)
+        if request.status != RequestStatus.RECEIVED:
+            return []
+        targets = targets_of(session, request_id)
+        lock_models(session, [model.id for _, model in targets])
+        jobs = [seal_target(session, request, target=target, model=model) for target, model in targets]
+        request.status = RequestStatus.SCHEDULED
+        request.sealed_at = now(session)
+        append_event(session, request.id, "scheduled")
+        return [job_id for job_id in jobs if job_id is not None]
+
+
+def seal_target(session: Session, request: Request, *, target: Target, model: Model) -> JobId | None:
+    """Number the subject's records in one model and queue its settle job. The caller holds both locks."""
+    held = _number_records(session, request, model=model)
+    target.num_records = len(held.rows)
+    if held.through is None:
+        target.status = moved(TargetStatus(target.status), TargetStatus.COMPLETED)
+        target.outcome = Outcome.NO_DATA
+        target.done_at = now(session)
+        return None
+    target.through = held.through
+    return queue_job(session, model, kind=JobKind.SETTLE)
+
+
+def queue_job(session: Session, model: Model, *, kind: JobKind) -> JobId | None:
+    """Queue a job for a model unless one waits already; the caller holds the model's lock."""
+    if queued_job(session, model.id, kind=kind) is not None:
+        return None
+    job = Job(
+        id=new_id("job"),
+        tenant=model.tenant,
+        model_id=model.id,
+        kind=kind,
+        status=JobStatus.QUEUED,
+        step=FIRST_STEP,
+        environment_digest=_needed_environment(session, model, kind=kind),
+    )
+    session.add(job)
+    session.flush()
+    return JobId(job.id)
+
+
+def _needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
+    """Replay continues what another run began, so it needs its environment; a retraining does not."""
+    if kind is JobKind.TRAIN or model.policy.get("final_method") == "retrain":
+        return None
+    version = alias_version(session, model.id)
+    return None if version is None else version.environment_digest
+
+
+def _number_records(session: Session, request: Request, *, model: Model) -> _Held:
+    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
+    narrowed = _narrowed(request, model.dataset_id)
+    rows = rows_of_subject(session, model.dataset_id, subject_refs=refs, record_refs=narrowed)
+    numbers = tombstone_numbers(session, model.id, rows)
+    places = placements_of(session, model.id, rows)
+    for row in rows:
+        if row in numbers:
+            continue
+        model.num_sealed += 1
+        numbers[row] = model.num_sealed
+        shard, block = places.get(row, (None, None))
+        session.add(
+            Tombstone(
+                model_id=model.id,
+                number=model.num_sealed,
+                request_id=request.id,
+                row=row,
+                shard=shard,
+                position=block,
+            )
+        )
+    return _Held(rows=rows, through=max(numbers.values(), default=None))
+
+
+def _narrowed(request: Request, dataset_id: str) -> list[bytes] | None:
+    if request.record_refs is None:
+        return None
+    return [bytes.fromhex(ref) for ref in request.record_refs.get(dataset_id, [])]

@@ -1,0 +1,282 @@
+"""Read deletion requests: the acknowledgement, the status, the list, the trail, the receipt.
+
+Promises: for product scopes nothing that is returned, and no number of statements, depends on whether a
+model held the subject (see ``app.domain.visibility``); admins get the truth besides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.db.jobs import jobs_at_work, now
+from app.db.requests import (
+    Filters,
+    events_of,
+    page_of_requests,
+    receipt_of,
+    request_by_id,
+    targets_of_requests,
+)
+from app.db.session import Sessions, reading
+from app.db.tables import Event, Job, Model, Request, Target
+from app.domain.access import Caller
+from app.domain.errors import ReceiptNotReady
+from app.domain.scheduling import days_left
+from app.domain.status import ENDED_REQUESTS, RequestStatus, TargetStatus
+from app.domain.terms import JsonObject, TenantName
+from app.domain.visibility import (
+    PRODUCT_EVENTS,
+    Clocked,
+    public_status,
+    public_target_status,
+    seconds_to_wait,
+)
+from app.keyring import Keyring
+from app.services.pages import position_of, token_of
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The answer to a POST, from columns that never change: a repeat gets the same.
+
+    ``nonce`` opens the commitment in the receipt; it is None once it was destroyed.
+    """
+
+    id: str
+    posted_at: float
+    due_at: float
+    subject_type: str
+    reason_code: str | None
+    effective_before: float | None
+    request_id: str | None
+    duplicate_of: str | None
+    commitment: bytes
+    nonce: bytes | None
+    retry_after: int
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What a worker does about a target; admins only."""
+
+    id: str
+    kind: str
+    status: str
+    step: str
+    num_attempts: int
+    progress: JsonObject
+    error: str | None
+
+
+@dataclass(frozen=True)
+class TargetTruth:
+    """What stands behind a target's coarse status; admins only."""
+
+    outcome: str | None
+    num_records: int | None
+    through: int | None
+    reason: str | None
+    is_retryable: bool | None
+    findings: JsonObject | None
+    job: JobFacts | None
+
+
+@dataclass(frozen=True)
+class TargetView:
+    """One request in one model; ``truth`` is None for product scopes."""
+
+    model: str
+    status: TargetStatus
+    completed_at: float | None
+    truth: TargetTruth | None
+
+
+@dataclass(frozen=True)
+class DeletionView:
+    """One request. ``retry_after`` (seconds) is None once it has ended."""
+
+    id: str
+    status: RequestStatus
+    posted_at: float
+    due_at: float
+    days_left: int
+    completed_at: float | None
+    reason_code: str | None
+    effective_before: float | None
+    request_id: str | None
+    duplicate_of: str | None
+    targets: tuple[TargetView, ...]
+    retry_after: int | None
+
+
+@dataclass(frozen=True)
+class DeletionPage:
+    """One page of requests, newest first; ``next`` is None on the last one."""
+
+    items: list[DeletionView]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One entry of the audit trail; product scopes get the name and the time alone."""
+
+    name: str
+    at: float
+    sequence: int | None = None
+    body: JsonObject | None = None
+    hash: str | None = None
+    previous_hash: str | None = None
+
+
+def acknowledgement(sessions: Sessions, request_id: str, *, tenant: TenantName) -> Acknowledgement:
+    """Return the first answer again."""
+    with reading(sessions) as session:
+        row = request_by_id(session, request_id, tenant=tenant)
+        posted = Clocked(completed_at=None, reveal_at=row.reveal_at, now=row.posted_at)
+        return Acknowledgement(
+            id=row.id, posted_at=row.posted_at, due_at=row.due_at, subject_type=row.subject_type,
+            reason_code=row.reason_code, effective_before=row.effective_before, request_id=row.request_uuid,
+            duplicate_of=row.duplicate_of, commitment=row.commitment, nonce=row.nonce,
+            retry_after=seconds_to_wait(posted),
+        )  # fmt: skip
+
+
+def show_deletion(sessions: Sessions, request_id: str, *, caller: Caller) -> DeletionView:
+    """Return where a request stands, as far as the caller may know."""
+    with reading(sessions) as session:
+        request = request_by_id(session, request_id, tenant=caller.tenant)
+        return _views(session, [request], is_admin=caller.is_admin)[0]
+
+
+def list_deletions(
+    sessions: Sessions, *, caller: Caller, filters: Filters, limit: int, token: str | None, keyring: Keyring
+) -> DeletionPage:
+    """Return one page of requests, newest first; a page token goes on where the last page ended."""
+    selection = filters.to_json() | {"tenant": caller.tenant, "admin": caller.is_admin}
+    after = None if token is None else position_of(token, selection=selection, keyring=keyring)
+    with reading(sessions) as session:
+        as_shown_at = None if caller.is_admin else now(session)
+        rows = page_of_requests(
+            session, tenant=caller.tenant, filters=filters, as_shown_at=as_shown_at, after=after,
+            limit=limit + 1,
+        )  # fmt: skip
+        items = _views(session, rows[:limit], is_admin=caller.is_admin)
+    if len(rows) <= limit:
+        return DeletionPage(items=items, next=None)
+    last = rows[limit - 1]
+    position = (last.posted_at, last.id)
+    return DeletionPage(items=items, next=token_of(position, selection=selection, keyring=keyring))
+
+
+def show_events(sessions: Sessions, request_id: str, *, caller: Caller) -> list[EventView]:
+    """Return the audit trail: all of it for admins, three names and their times for others."""
+    with reading(sessions) as session:
+        request = request_by_id(session, request_id, tenant=caller.tenant)
+        events = events_of(session, request_id)
+        times = _times(request, at=now(session))
+    if caller.is_admin:
+        return [_event_view(event) for event in events]
+    shown = [EventView(name=e.name, at=e.at) for e in events if e.name in PRODUCT_EVENTS]
+    return [event for event in (_as_shown(event, times) for event in shown) if event is not None]
+
+
+def show_receipt(sessions: Sessions, request_id: str, *, caller: Caller) -> str:
+    """Return the signed receipt: the full form for admins, the product's for others.
+
+    Raises:
+        ReceiptNotReady: the caller cannot see the request completed yet.
+    """
+    with reading(sessions) as session:
+        request = request_by_id(session, request_id, tenant=caller.tenant)
+        receipt = receipt_of(session, request_id)
+        times = _times(request, at=now(session))
+    if receipt is None or not (caller.is_admin or times.shown_completed_at is not None):
+        raise ReceiptNotReady("the deletion is not completed, so there is no receipt yet")
+    return receipt.full_jws if caller.is_admin else receipt.product_jws
+
+
+def _views(session: Session, requests: Sequence[Request], *, is_admin: bool) -> list[DeletionView]:
+    by_request = targets_of_requests(session, [request.id for request in requests])
+    at = now(session)
+    pairs = [(request, by_request.get(request.id, [])) for request in requests]
+    if not is_admin:
+        return [_shown_view(request, targets, at=at) for request, targets in pairs]
+    jobs = jobs_at_work(session, {model.id for targets in by_request.values() for _, model in targets})
+    return [_true_view(request, targets, jobs=jobs, at=at) for request, targets in pairs]
+
+
+def _shown_view(request: Request, targets: Sequence[tuple[Target, Model]], *, at: float) -> DeletionView:
+    times, status = _times(request, at=at), RequestStatus(request.status)
+    done_at = times.shown_completed_at
+    shown = public_target_status(status, times)
+    parts = [
+        TargetView(model=model.name, status=shown, completed_at=done_at, truth=None) for _, model in targets
+    ]
+    return _view(request, status=public_status(status, times), completed_at=done_at, targets=parts, at=at)
+
+
+def _true_view(
+    request: Request, targets: Sequence[tuple[Target, Model]], *, jobs: dict[str, Job], at: float
+) -> DeletionView:
+    parts = [
+        TargetView(
+            model=model.name, status=TargetStatus(target.status), completed_at=target.done_at,
+            truth=_truth(target, jobs.get(model.id)),
+        )
+        for target, model in targets
+    ]  # fmt: skip
+    status = RequestStatus(request.status)
+    return _view(request, status=status, completed_at=request.completed_at, targets=parts, at=at)
+
+
+def _view(
+    request: Request,
+    *,
+    status: RequestStatus,
+    completed_at: float | None,
+    targets: list[TargetView],
+    at: float,
+) -> DeletionView:
+    wait = None if status in ENDED_REQUESTS else seconds_to_wait(_times(request, at=at))
+    return DeletionView(
+        id=request.id, status=status, posted_at=request.posted_at, due_at=request.due_at,
+        days_left=days_left(request.due_at, at), completed_at=completed_at, reason_code=request.reason_code,
+        effective_before=request.effective_before, request_id=request.request_uuid,
+        duplicate_of=request.duplicate_of, retry_after=wait,
+        targets=tuple(sorted(targets, key=lambda target: target.model)),
+    )  # fmt: skip
+
+
+def _truth(target: Target, job: Job | None) -> TargetTruth:
+    facts = None if job is None or target.done_at is not None else _job_facts(job)
+    return TargetTruth(
+        outcome=target.outcome, num_records=target.num_records, through=target.through, reason=target.reason,
+        is_retryable=target.is_retryable, findings=target.findings, job=facts,
+    )  # fmt: skip
+
+
+def _job_facts(job: Job) -> JobFacts:
+    return JobFacts(
+        id=job.id, kind=job.kind, status=job.status, step=job.step, num_attempts=job.num_attempts,
+        progress=job.progress, error=job.error,
+    )  # fmt: skip
+
+
+def _times(request: Request, *, at: float) -> Clocked:
+    return Clocked(completed_at=request.completed_at, reveal_at=request.reveal_at, now=at)
+
+
+def _event_view(event: Event) -> EventView:
+    return EventView(
+        name=event.name, at=event.at, sequence=event.sequence, body=event.body, hash=event.hash,
+        previous_hash=event.previous_hash,
+    )  # fmt: skip
+
+
+def _as_shown(event: EventView, times: Clocked) -> EventView | None:
+    if event.name != "completed":
+        return event
+    seen = times.shown_completed_at
+    return None if seen is None else EventView(name=event.name, at=seen)
