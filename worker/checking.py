@@ -1,0 +1,202 @@
+"""Check a recipe against its dataset: block sizes, what a deletion will cost, and whether it replays.
+
+Nothing is stored. The plan key of a model that does not exist yet is drawn for the check alone, so the
+block sizes shown are those of a plan of the same kind, not of the very same plan.
+"""
+
+import math
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.db.records import dataset_named, training_records
+from app.db.session import reading
+from app.domain.policy import Policy
+from app.domain.terms import TenantName
+from app.keyring import Keyring
+from app.services.create_model import Place
+from worker.data.data_files import Layout
+from worker.data.records import RecordTable, table_from_rows
+from worker.installation import Installation
+from worker.proof import ProofRun, execute, prove
+from worker.training.placement import expected_replay_share, kept_positions
+from worker.training.plan import place
+from worker.training.recipe import PlanPart, Recipe, RecipeRefused
+
+RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What ``check`` found out. Seconds are estimates from two blocks on this machine."""
+
+    num_records: int
+    num_subjects: int
+    block_sizes: list[int]
+    expected_replay_share: float
+    training_seconds: float
+    differing_tensors: list[str] = field(default_factory=list)
+
+    @property
+    def replays(self) -> bool:
+        """Whether replay is bit for bit on this machine."""
+        return not self.differing_tensors
+
+
+def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant: TenantName) -> Checked:
+    """Check a recipe.
+
+    Raises:
+        NotFound: the dataset does not exist.
+        RecipeRefused: a field does not fit the data, or a subject is too large for a block.
+    """
+    with reading(installation.sessions) as session:
+        dataset = dataset_named(session, recipe.data.dataset, tenant=tenant)
+        layout = Layout.from_json(dataset.layout)
+        rows = training_records(session, dataset.id)
+    plan_key = installation.keyring.plan_key(f"check:{dataset.id}:{recipe.digest()}")
+    require_shape(recipe, layout)
+    require_small_subjects(rows, recipe.plan)
+    table = _table(rows, recipe, plan_key=plan_key)
+    sizes = np.bincount(table.block_N, minlength=recipe.plan.blocks).tolist()
+    kept = kept_positions(policy.checkpoints, num_positions=recipe.plan.num_positions)
+    run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table, sizes=sizes)
+    share = expected_replay_share(kept, block_sizes=sizes, num_positions=recipe.plan.num_positions)
+    return Checked(
+        num_records=len(rows),
+        num_subjects=len({row.subject_ref for row in rows}),
+        block_sizes=sizes,
+        expected_replay_share=share,
+        training_seconds=_estimate_seconds(run, num_records=len(rows)),
+        differing_tensors=prove(run),
+    )
+
+
+def placer(keyring: Keyring, recipe: Recipe, model_id: str, rows: Sequence[Any]) -> Iterable[Place]:
+    """Yield where the plan of a model puts each training record."""
+    plan_key = keyring.plan_key(model_id)
+    for row in rows:
+        placed = place(
+            plan_key, recipe.plan, record_ref=row.record_ref, subject_ref=row.subject_ref, spread=row.spread
+        )
+        yield Place(row=row.row, shard=placed.shard, block=placed.block, token=placed.token)
+
+
+def proposal_for(installation: Installation, path: Path, *, tenant: TenantName) -> str:
+    """Return a [plan] table as TOML for the dataset that a recipe without one names.
+
+    Raises:
+        RecipeRefused: the recipe names no dataset.
+        NotFound: the dataset does not exist.
+    """
+    name = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {}).get("dataset")
+    if not isinstance(name, str):
+        raise RecipeRefused(f"{path}: data.dataset: Field required")
+    with reading(installation.sessions) as session:
+        num_records = len(training_records(session, dataset_named(session, name, tenant=tenant).id))
+    plan = proposed_plan(num_records).model_dump()
+    return "[plan]\n" + "\n".join(f"{field} = {value}" for field, value in plan.items())
+
+
+def proposed_plan(num_records: int, *, batch_size: int = RECORDS_PER_BATCH) -> PlanPart:
+    """Return plan numbers for a dataset of this size: blocks of about four batches, at least two blocks."""
+    blocks = max(2, math.floor(num_records / (batch_size * BATCHES_PER_BLOCK)))
+    return PlanPart(blocks=blocks, epochs=2, batches_per_block=BATCHES_PER_BLOCK, batch_size=batch_size)
+
+
+def has_plan(path: Path) -> bool:
+    """Whether the TOML file of a recipe has a [plan] table."""
+    try:
+        return "plan" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return True  # reading the recipe itself says what is wrong
+
+
+def require_shape(recipe: Recipe, layout: Layout) -> None:
+    """Refuse a shape that does not hold as many numbers as a record has, or a net that it does not fit.
+
+    Raises:
+        RecipeRefused: data.shape, data.mean or data.std do not fit.
+    """
+    shape = recipe.data.shape or layout.shape
+    if math.prod(shape) != math.prod(layout.shape):
+        raise RecipeRefused(f"data.shape: {list(shape)} does not hold a record of shape {list(layout.shape)}")
+    for name in ("mean", "std"):
+        values = getattr(recipe.data, name)
+        if len(values) not in (1, shape[0]):
+            raise RecipeRefused(f"data.{name}: give one number, or {shape[0]}, not {len(values)}")
+
+
+def require_small_subjects(rows: Sequence[Any], plan: PlanPart) -> None:
+    """Refuse a subject that would dominate a block: deleting anybody beside it would cost too much.
+
+    Raises:
+        RecipeRefused: names the number of records, never the subject.
+    """
+    if not rows:
+        raise RecipeRefused("data.dataset: it has no training records")
+    mean_block = len(rows) / (plan.blocks * plan.shards)
+    counts = Counter(row.subject_ref for row in rows)
+    spreads = {row.subject_ref: row.spread for row in rows}
+    largest, count = max(counts.items(), key=lambda item: item[1] / spreads[item[0]])
+    # One record always fits somewhere: blocks may be smaller than a record is whole.
+    if count > 1 and count / spreads[largest] > 2 * mean_block:
+        raise RecipeRefused(
+            f"plan.blocks: a subject has {count} records, more than twice the mean block "
+            f"of {mean_block:.1f}; use fewer blocks or give the subject a larger spread"
+        )
+
+
+def _table(rows: Sequence[Any], recipe: Recipe, *, plan_key: bytes) -> RecordTable:
+    table = table_from_rows(rows)
+    placed = [
+        place(plan_key, recipe.plan, record_ref=r.record_ref, subject_ref=r.subject_ref, spread=r.spread)
+        for r in rows
+    ]
+    return replace(
+        table,
+        shard_N=np.array([p.shard for p in placed], dtype=np.int64),
+        block_N=np.array([p.block for p in placed], dtype=np.int64),
+        token_N2=np.frombuffer(b"".join(p.token for p in placed), dtype="<u8").reshape(-1, 2),
+    )
+
+
+def _two_blocks(
+    installation: Installation,
+    recipe: Recipe,
+    *,
+    layout: Layout,
+    dataset_id: str,
+    table: RecordTable,
+    sizes: Sequence[int],
+) -> ProofRun:
+    """Return a run over the two largest blocks, renumbered as the first two of the plan."""
+    largest = sorted(range(len(sizes)), key=sizes.__getitem__)[-2:]
+    members = np.flatnonzero(np.isin(table.block_N, largest))
+    chosen = table.chosen(members)
+    renumbered = replace(chosen, block_N=(chosen.block_N == max(largest)).astype(np.int64))
+    return ProofRun(
+        recipe=recipe.model_copy(
+            update={"plan": recipe.plan.model_copy(update={"blocks": max(2, recipe.plan.blocks)})}
+        ),
+        layout=layout,
+        data_folder=installation.settings.data_folder,
+        dataset_id=dataset_id,
+        table=renumbered,
+        positions=(0, 1),
+    )
+
+
+def _estimate_seconds(run: ProofRun, *, num_records: int) -> float:
+    """Time both blocks once more in this process, after a first run that warms everything up."""
+    execute(run)
+    started = time.perf_counter()
+    execute(run)
+    seconds = time.perf_counter() - started
+    return seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes

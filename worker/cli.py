@@ -1,0 +1,202 @@
+"""``expunge-worker``: import data, check recipes, train, work, audit. One clear line for every error."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from app.db.migrate import require_head
+from app.domain.errors import ExpungeError
+from app.domain.policy import Policy
+from app.domain.terms import DEFAULT_TENANT
+from app.logs import configure_logging
+from app.services.claim import job_view
+from app.services.create_model import NewModel, TrainingOrder, create_model
+from app.services.publish import current_version
+from app.settings import get_settings
+from models_store.errors import StoreError
+from worker import auditing, checking, progress
+from worker.data.importing import ImportOrder, import_source
+from worker.data.sources import SourceOptions, read_source
+from worker.installation import Installation, open_installation
+from worker.supervisor import Supervisor
+from worker.training.recipe import Recipe, RecipeRefused, read_recipe
+
+P = ParamSpec("P")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+out = Console()
+
+
+def main() -> None:
+    """Run the command."""
+    configure_logging()
+    app()
+
+
+def one_line(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn every error a caller can understand into one line on stderr and exit code 2."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ExpungeError, StoreError, ValueError) as error:
+            print(f"expunge-worker: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
+
+    return wrapped
+
+
+@app.command("import")
+@one_line
+def import_command(
+    source: Annotated[str, typer.Argument(help="A file, a folder, or `digits`.")],
+    name: Annotated[str, typer.Option(help="What the dataset is called.")] = "",
+    format: Annotated[str | None, typer.Option(help="parquet, npz, idx or digits; told by content.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="The labels file of an IDX images file.")] = None,
+    record_column: Annotated[str | None, typer.Option()] = None,
+    subject_column: Annotated[str | None, typer.Option()] = None,
+    label_column: Annotated[str | None, typer.Option()] = None,
+    split_column: Annotated[str | None, typer.Option()] = None,
+    features: Annotated[list[str] | None, typer.Option(help="Feature columns; all numeric ones.")] = None,
+    subject_type: Annotated[str, typer.Option(help="What a subject id names, at both doors.")] = "person",
+    held_out: Annotated[float, typer.Option(help="Share of subjects held out, without a split.")] = 0.1,
+    records_per_subject: Annotated[int | None, typer.Option(help="Make synthetic subjects.")] = None,
+) -> None:
+    """Import a dataset: Parquet, .npz, IDX (MNIST) files, or scikit-learn's digits."""
+    own = _open()
+    given = {
+        "record_column": record_column,
+        "subject_column": subject_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "labels_path": labels,
+        "records_per_subject": records_per_subject,
+        "features_columns": tuple(features) if features else None,
+    }
+    options = SourceOptions(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    table = read_source(source, format=format, options=options)
+    order = ImportOrder(name=name or Path(source).stem, subject_type=subject_type, held_out_share=held_out)
+    done = import_source(
+        own.sessions,
+        table,
+        order,
+        tenant=DEFAULT_TENANT,
+        keyring=own.keyring,
+        data_folder=own.settings.data_folder,
+    )
+    out.print(
+        f"imported {order.name}: {done.num_records} records of {done.num_subjects} subjects, "
+        f"{done.num_held_out} held out, {done.num_suppressed} skipped as suppressed"
+    )
+
+
+@app.command()
+@one_line
+def check(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
+    """Say what a recipe costs and prove on two blocks that it replays bit for bit."""
+    own = _open()
+    recipe, policy = _read(own, recipe_file)
+    checked = checking.check(own, recipe, policy, tenant=DEFAULT_TENANT)
+    progress.print_check(out, recipe, policy, checked)
+    _require_replay(checked)
+
+
+@app.command()
+@one_line
+def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
+    """Train a recipe and publish version 1; after a stop, run it again to go on."""
+    own = _open()
+    recipe, policy = _read(own, recipe_file)
+    order = _order(own, recipe, policy)
+    if order.job_id is None:
+        _print_trained(own, recipe, order)
+        return
+    supervisor = Supervisor(own)
+    supervisor.stop_on_signals()
+    progress.follow_training(out, own, supervisor, order.job_id)
+    view = job_view(own.sessions, order.job_id)
+    if view.error:
+        raise RecipeRefused(f"training failed at {view.step}: {view.error}")
+    _print_trained(own, recipe, order)
+
+
+@app.command()
+@one_line
+def work(
+    until_idle: Annotated[bool, typer.Option(help="Stop when there is nothing left to do.")] = False,
+) -> None:
+    """Claim and run jobs until stopped."""
+    supervisor = Supervisor(_open())
+    supervisor.stop_on_signals()
+    supervisor.work(until_idle=until_idle)
+
+
+@app.command()
+@one_line
+def oracle(
+    model: Annotated[str, typer.Argument()],
+    version: Annotated[str, typer.Option(help="A number or an alias.")] = "current",
+    poisoned: Annotated[bool, typer.Option(help="Keep forgotten records in the copy, as NaN.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Train a version again, in a process where the forgotten records never existed, and compare digests."""
+    found = auditing.audit(_open(), model, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
+    if as_json:
+        print(json.dumps({**vars(found), "is_equal": found.is_equal}))
+    else:
+        out.print(f"published {found.published_digest}\noracle    {found.oracle_digest}", soft_wrap=True)
+        out.print("equal, bit for bit" if found.is_equal else "[red]different[/red]")
+    raise typer.Exit(0 if found.is_equal else 1)
+
+
+def _open() -> Installation:
+    settings = get_settings()
+    own = open_installation(settings)
+    require_head(own.engine)
+    return own
+
+
+def _read(own: Installation, path: Path) -> tuple[Recipe, Policy]:
+    if checking.has_plan(path):
+        return read_recipe(path)
+    plan = checking.proposal_for(own, path, tenant=DEFAULT_TENANT)
+    raise RecipeRefused(f"{path}: it has no [plan] table; for this dataset we propose\n\n{plan}")
+
+
+def _order(own: Installation, recipe: Recipe, policy: Policy) -> TrainingOrder:
+    checked = checking.check(own, recipe, policy, tenant=DEFAULT_TENANT)
+    _require_replay(checked)
+    new = NewModel(
+        name=recipe.name,
+        dataset=recipe.data.dataset,
+        recipe=recipe.to_json(),
+        recipe_digest=recipe.digest(),
+        policy=TypeAdapter(Policy).dump_python(policy, mode="json"),
+        training_seconds=checked.training_seconds,
+    )
+    place = partial(checking.placer, own.keyring, recipe)
+    return create_model(own.sessions, new, tenant=DEFAULT_TENANT, place=place)
+
+
+def _require_replay(checked: checking.Checked) -> None:
+    if not checked.replays:
+        names = ", ".join(checked.differing_tensors[:3])
+        raise RecipeRefused(f"model.factory: training does not replay bit for bit; {names} differs")
+
+
+def _print_trained(own: Installation, recipe: Recipe, order: TrainingOrder) -> None:
+    version = current_version(own.sessions, order.model_id)
+    if version is None:
+        out.print(f"{recipe.name} goes on in another worker")
+        return
+    out.print(
+        f"{recipe.name}: version {version.number} is current, weights {version.weights_digest}",
+        soft_wrap=True,
+    )

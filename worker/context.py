@@ -1,0 +1,129 @@
+"""What the steps of one job share: its model, its claim, and the records it may see.
+
+Promises: ``retained`` never returns a record that the job's version must have forgotten; forget-set
+records come only from ``forgotten``, for the steps that ask for them.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import TypeAdapter
+
+from app.db.jobs import job_by_id
+from app.db.records import forgotten_records, retained_records
+from app.db.session import reading
+from app.db.tables import Dataset, Model
+from app.domain.policy import Policy
+from app.domain.terms import Claim, JsonObject
+from worker.data.data_files import DataFile, Layout, open_data_file
+from worker.data.loader import Loader, Transform
+from worker.data.records import RecordTable, table_from_rows
+from worker.determinism import Environment, choose_device, environment, fix_kernels
+from worker.installation import Installation
+from worker.training.checkpoints import RunIdentity
+from worker.training.factory import factory_digest
+from worker.training.recipe import Recipe, recipe_from_json
+
+_POLICY = TypeAdapter(Policy)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model with its dataset, as a job reads them once."""
+
+    row: Model
+    dataset_name: str
+    layout: Layout
+    recipe: Recipe
+    policy: Policy
+    plan_key_id: str
+
+
+class JobContext:
+    """One job in one process. Making it fixes kernels and threads for the whole process."""
+
+    def __init__(self, installation: Installation, claim: Claim) -> None:
+        self.installation = installation
+        self.claim = claim
+        self.model = _read_model(installation, claim)
+        self.device = choose_device()
+        fix_kernels(self.model.recipe.execution.threads)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the model."""
+        return self.model.recipe
+
+    @property
+    def shards(self) -> range:
+        """The shards of the plan."""
+        return range(self.recipe.plan.shards)
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The fingerprint of this process."""
+        return environment(self.device)
+
+    @cached_property
+    def identity(self) -> RunIdentity:
+        """What the keys of this job's checkpoints depend on besides the records."""
+        return RunIdentity(
+            recipe_digest=self.model.row.recipe_digest,
+            plan_key_id=self.model.plan_key_id,
+            environment_digest=self.environment.digest(),
+            factory_digest=factory_digest(self.recipe),
+        )
+
+    @cached_property
+    def data_file(self) -> DataFile:
+        """The records' bytes."""
+        folder = self.installation.settings.data_folder
+        return open_data_file(folder, self.model.row.dataset_id, layout=self.model.layout)
+
+    def output_of(self, step: str) -> JsonObject:
+        """Return what an earlier step of this job found out; empty when it did not run."""
+        with reading(self.installation.sessions) as session:
+            found = job_by_id(session, self.claim.job_id).outputs.get(step, {})
+        assert isinstance(found, dict)
+        return found
+
+    def retained(self, *, covers: int) -> RecordTable:
+        """Return the records that a version covering ``covers`` may be trained or tested on."""
+        with reading(self.installation.sessions) as session:
+            return table_from_rows(retained_records(session, self.model.row, covers=covers))
+
+    def forgotten(self, *, above: int, covers: int) -> RecordTable:
+        """Return the records with tombstones in (above, covers] that are not erased yet."""
+        with reading(self.installation.sessions) as session:
+            return table_from_rows(forgotten_records(session, self.model.row, above=above, covers=covers))
+
+    def loader(self, table: RecordTable, *, poisoned: RecordTable | None = None) -> Loader:
+        """Return a loader of ``table``; poisoned records become NaN wherever they turn up."""
+        return Loader(
+            self.data_file,
+            table,
+            transform=transform_of(self.recipe, self.model.layout),
+            device=self.device,
+            resident_bytes=self.installation.settings.resident_bytes,
+            poisoned=() if poisoned is None else poisoned.row_N.tolist(),
+        )
+
+
+def transform_of(recipe: Recipe, layout: Layout) -> Transform:
+    """Return how the recipe turns raw features into inputs."""
+    data = recipe.data
+    return Transform(scale=data.scale, mean=data.mean, std=data.std, shape=data.shape or layout.shape)
+
+
+def _read_model(installation: Installation, claim: Claim) -> ModelFacts:
+    with reading(installation.sessions) as session:
+        model = session.get_one(Model, claim.model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        return ModelFacts(
+            row=model,
+            dataset_name=dataset.name,
+            layout=Layout.from_json(dataset.layout),
+            recipe=recipe_from_json(model.recipe),
+            policy=_POLICY.validate_python(model.policy),
+            plan_key_id=installation.keyring.plan_key_id(model.id),
+        )

@@ -1,0 +1,76 @@
+"""The steps of each kind of job, in order, each repeatable. ``run_steps`` is a loop over them.
+
+A step that fails or dies runs again from its beginning; what it needs from earlier steps stands in the
+job's outputs. ``verify`` runs in a fresh process: nothing that unlearning left in memory can help it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.status import JobKind
+from app.domain.terms import Claim, JsonObject
+from app.services.claim import finish, finish_step
+from worker.context import JobContext
+from worker.installation import Installation
+from worker.steps.attest import attest
+from worker.steps.prepare import prepare
+from worker.steps.publish import publish
+from worker.steps.purge import purge
+from worker.steps.unlearn import unlearn
+from worker.steps.verify import verify
+
+Run = Callable[[JobContext], JsonObject]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its name in the job's row, what it does, and whether it needs a fresh process."""
+
+    name: str
+    run: Run
+    is_fresh: bool = False
+
+
+PREPARE = Step("prepare", prepare)
+UNLEARN = Step("unlearn", unlearn)
+VERIFY = Step("verify", verify, is_fresh=True)
+PUBLISH = Step("publish", publish)
+PURGE = Step("purge", purge)
+ATTEST = Step("attest", attest)
+
+STEPS: dict[JobKind, tuple[Step, ...]] = {
+    JobKind.TRAIN: (PREPARE, UNLEARN, VERIFY, PUBLISH),
+    JobKind.SETTLE: (PREPARE, UNLEARN, VERIFY, PUBLISH, PURGE, ATTEST),
+}
+
+
+def run_steps(installation: Installation, claim: Claim) -> Claim | None:
+    """Run the job from its step on; return the claim if it goes on in a fresh process, None at its end.
+
+    Raises:
+        LeaseLost: another worker has taken the job over.
+        GateFailed: a check forbids the publication.
+    """
+    context = JobContext(installation, claim)
+    steps = {step.name: step for step in STEPS[claim.kind]}
+    is_first = True
+    while True:
+        step = steps[context.claim.step]
+        if step.is_fresh and not is_first:
+            return context.claim
+        output = step.run(context)
+        following = _following(claim.kind, step, output)
+        if following is None:
+            finish(installation.sessions, context.claim, output=output, store=installation.store)
+            return None
+        context.claim = finish_step(installation.sessions, context.claim, next_step=following, output=output)
+        is_first = False
+
+
+def _following(kind: JobKind, step: Step, output: JsonObject) -> str | None:
+    """Return the name of the next step; what is covered already only needs purge and attest."""
+    names = [each.name for each in STEPS[kind]]
+    if step is PREPARE and output.get("is_covered"):
+        return PURGE.name
+    index = names.index(step.name) + 1
+    return names[index] if index < len(names) else None

@@ -1,0 +1,86 @@
+"""What a person sees: the bar of a training, the table of a check."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.domain.policy import Policy
+from app.domain.status import JobStatus
+from app.domain.terms import JobId, JobView
+from app.services.claim import job_view
+from worker.checking import Checked
+from worker.installation import Installation
+from worker.supervisor import Supervisor
+from worker.training.recipe import Recipe
+
+POLL_SECONDS = 0.2
+_ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+def follow_training(console: Console, own: Installation, supervisor: Supervisor, job_id: JobId) -> None:
+    """Run a job in this process's supervisor, or wait for the worker that has it, with a bar meanwhile."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=_show, args=(console, own, job_id, ended.is_set))
+    watcher.start()
+    try:
+        while not supervisor.is_stopping and job_view(own.sessions, job_id).status not in _ENDED:
+            if not supervisor.run_next(only=job_id):
+                time.sleep(POLL_SECONDS)
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _show(console: Console, own: Installation, job_id: JobId, has_ended: Callable[[], bool]) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("waiting", total=None, rate="")
+        started = time.monotonic()
+        while not has_ended():
+            _update(bar, task, job_view(own.sessions, job_id), seconds=time.monotonic() - started)
+            time.sleep(POLL_SECONDS)
+        view = job_view(own.sessions, job_id)
+        if view.status is JobStatus.SUCCEEDED:
+            bar.update(task, description="trained", completed=1, total=1)
+
+
+def _update(bar: Progress, task: TaskID, view: JobView, *, seconds: float) -> None:
+    done = float(str(view.progress.get("num_records", 0)))
+    total = float(str(view.progress.get("total_records", 0)))
+    rate = f"{done / seconds:,.0f} records/s" if done and view.step == "unlearn" else ""
+    step = "training" if view.step == "unlearn" else view.step
+    bar.update(task, description=step, completed=done, total=total or None, rate=rate)
+
+
+def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Checked) -> None:
+    """Print what ``check`` found as a table."""
+    sizes = sorted(checked.block_sizes)
+    plan = recipe.plan
+    table = Table(title=f"{recipe.name} on {recipe.data.dataset}", show_header=False)
+    rows = {
+        "training records": f"{checked.num_records:,} of {checked.num_subjects:,} subjects",
+        "plan": f"{plan.blocks} blocks, {plan.passes} passes of {plan.epochs} epochs, "
+        f"{plan.batches_per_block} batches a block",
+        "block sizes": f"{sizes[0]} smallest, {sizes[len(sizes) // 2]} median, {sizes[-1]} largest",
+        "records a batch": f"{checked.num_records / plan.blocks / plan.batches_per_block:.1f} on average, "
+        f"batch_size {plan.batch_size}",
+        "a full training": f"about {checked.training_seconds:.1f} s here",
+        "one deletion replays": f"{checked.expected_replay_share:.0%} of it on average "
+        f"({policy.checkpoints} checkpoints)",
+        "replay": "bit for bit"
+        if checked.replays
+        else "[red]differs[/red]: " + ", ".join(checked.differing_tensors),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)

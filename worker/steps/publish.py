@@ -1,0 +1,100 @@
+"""publish: write the manifest and make the version visible."""
+
+from dataclasses import asdict
+
+from app.db.models import alias_version
+from app.db.session import reading
+from app.domain.status import Guarantee, JobKind
+from app.domain.terms import JsonObject
+from app.services.publish import publish as publish_version
+from app.services.references import put_blob
+from models_store.blobs import Digest, parse_digest
+from models_store.manifest import Manifest, ManifestFile
+from worker.context import JobContext
+from worker.steps.prepare import unlearner_of
+from worker.steps.scope import scope_of
+
+MANIFEST_SCHEMA_LABELS = "integer class"
+
+
+def publish(context: JobContext) -> JsonObject:
+    """Return the number and digests of the version; publishing again finds it published."""
+    own = context.installation
+    manifest = build_manifest(context)
+    put_blob(own.sessions, manifest.to_bytes(), owner=f"job:{context.claim.job_id}", store=own.store)
+    published = publish_version(
+        own.sessions, context.claim, manifest, environment_digest=context.environment.digest()
+    )
+    return asdict(published)
+
+
+def build_manifest(context: JobContext) -> Manifest:
+    """Return the manifest of the job's version; nothing in it changes on a retry."""
+    scope, verified = scope_of(context), context.output_of("verify")
+    is_train = context.claim.kind is JobKind.TRAIN
+    recipe, row = context.recipe, context.model.row
+    return Manifest(
+        files=_files(context),
+        model=row.name,
+        recipe_digest=parse_digest(row.recipe_digest),
+        parent=_parent(context),
+        job=context.claim.job_id,
+        guarantee=Guarantee.EXACT if is_train else unlearner_of(context).guarantee,
+        method="train" if is_train else unlearner_of(context).name,
+        evidence=parse_digest(str(verified["evidence"])),
+        environment={
+            **asdict(context.environment),
+            "threads": recipe.execution.threads,
+            "dtype": recipe.execution.dtype,
+        },
+        covers=scope.covers,
+        settled=scope.covers,
+        weights_digest=parse_digest(str(verified["weights_digest"])),
+        plan_key_id=context.model.plan_key_id,
+        retained_digest=parse_digest(str(verified["retained_digest"])),
+        code_digest=parse_digest(context.environment.code_digest),
+        factory=recipe.model.factory,
+        factory_arguments=recipe.model.arguments,
+        input_schema=_input_schema(context),
+        label_schema={"kind": MANIFEST_SCHEMA_LABELS, "num_classes": context.model.layout.num_classes},
+    )
+
+
+def _files(context: JobContext) -> tuple[ManifestFile, ...]:
+    verified, store = context.output_of("verify"), context.installation.store
+    weights = verified["files"]
+    assert isinstance(weights, list)
+    names = (
+        ["weights.safetensors"]
+        if len(weights) == 1
+        else [f"weights-{shard:03d}.safetensors" for shard in range(len(weights))]
+    )
+    digests = [*weights, verified["evidence"]]
+    return tuple(
+        ManifestFile(name=name, digest=parse_digest(str(digest)), size=store.size(str(digest)))
+        for name, digest in zip([*names, "evidence.json"], digests, strict=True)
+    )
+
+
+def _parent(context: JobContext) -> Digest | None:
+    """Return the manifest digest this version follows; on a retry after publication, still the parent."""
+    with reading(context.installation.sessions) as session:
+        current = alias_version(session, context.claim.model_id)
+        if current is None:
+            return None
+        parent = (
+            current.manifest["parent"] if current.job_id == context.claim.job_id else current.manifest_digest
+        )
+    return None if parent is None else parse_digest(str(parent))
+
+
+def _input_schema(context: JobContext) -> JsonObject:
+    data, layout = context.recipe.data, context.model.layout
+    return {
+        "shape": list(data.shape or layout.shape),
+        "raw_dtype": layout.dtype,
+        "raw_shape": list(layout.shape),
+        "scale": data.scale,
+        "mean": list(data.mean),
+        "std": list(data.std),
+    }

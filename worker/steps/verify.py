@@ -1,0 +1,129 @@
+"""verify, in a fresh process: the gates of an exact version, and the figures that only inform."""
+
+from torch import nn
+
+from app.db.models import alias_version, files_of
+from app.db.session import reading
+from app.domain.status import JobKind
+from app.domain.terms import JsonObject
+from app.services.prepare import Scope
+from app.services.references import put_blob
+from models_store.blobs import Digest
+from models_store.manifest import canonical_json
+from models_store.tensors import pack, unpack
+from worker.context import JobContext
+from worker.data.loader import Loader
+from worker.data.records import RecordTable
+from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
+from worker.evaluation.lineage import lineage_check
+from worker.evaluation.served import served_check
+from worker.evaluation.utility import person_check, sample_of, utility_check
+from worker.evaluation.witness import planned_work, recompute
+from worker.steps.scope import prediction_of, scope_of, unlearned_by
+from worker.training.checkpoints import records_digest
+from worker.training.factory import build_net
+from worker.training.state import restore, weights, weights_digest
+
+PROBE_RECORDS = 256
+
+
+def verify(context: JobContext) -> JsonObject:
+    """Return the weights digest, the files as served, and the evidence's digest; stored, not yet visible.
+
+    Raises:
+        GateFailed: lineage, witness or the bytes as served do not hold.
+    """
+    scope, unlearned = scope_of(context), unlearned_by(context)
+    nets = [_trained(context, blob, shard=shard) for shard, blob in enumerate(unlearned.constituents)]
+    digest = weights_digest([weights(net) for net in nets])
+    retained = context.retained(covers=scope.covers)
+    forgotten = context.forgotten(above=scope.settled, covers=scope.covers)
+    poisoned = context.loader(retained, poisoned=forgotten)
+    files = [_store_weights(context, net) for net in nets]
+    resumed_from = unlearned.resumed_from
+    checks = [
+        lineage_check(context, scope, resumed_from=resumed_from, constituents=unlearned.constituents),
+        *_witness(context, scope, loader=poisoned, digest=digest),
+        _served(context, nets, files=files, loader=poisoned, retained=retained),
+        *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
+    ]
+    evidence = _store(context, canonical_json(evidence_of(checks)))
+    require_gates(checks)
+    return {
+        "weights_digest": digest,
+        "files": list(files),
+        "evidence": evidence,
+        "retained_digest": records_digest(retained),
+        "warnings": list(warnings_of(checks)),
+    }
+
+
+def _trained(context: JobContext, blob: str, *, shard: int) -> nn.Module:
+    data = context.installation.store.get(blob)
+    return restore(data, context.recipe, shard=shard, device=context.device).net
+
+
+def _store_weights(context: JobContext, net: nn.Module) -> Digest:
+    return _store(context, pack(weights(net), note={"format": "expunge/weights@1"}))
+
+
+def _store(context: JobContext, data: bytes) -> Digest:
+    own = context.installation
+    return put_blob(own.sessions, data, owner=f"job:{context.claim.job_id}", store=own.store)
+
+
+def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:
+    if context.claim.kind is JobKind.TRAIN or not scope.first_touched:
+        return []
+    with reading(context.installation.sessions) as session:
+        parent = alias_version(session, context.claim.model_id)
+    is_unmoved = parent is not None and parent.weights_digest == digest
+    prediction = prediction_of(context)
+    work = planned_work(
+        context,
+        scope,
+        resumes_after=prediction.resumes_after,
+        resumes_from=prediction.resumes_from,
+        is_unmoved=is_unmoved,
+    )
+    return [recompute(context, scope, loader=loader, work=work)]
+
+
+def _served(
+    context: JobContext, nets: list[nn.Module], *, files: list[Digest], loader: Loader, retained: RecordTable
+) -> Check:
+    fresh = [build_net(context.recipe, shard=shard, device=context.device) for shard in context.shards]
+    probes = retained.held_out() if retained.is_held_out_N.any() else retained.training()
+    probe = sample_of(loader, probes, num=PROBE_RECORDS)
+    return served_check(nets, fresh, files=files, store=context.installation.store, probe=probe)
+
+
+def _context_checks(
+    context: JobContext, net: nn.Module, *, loader: Loader, retained: RecordTable, forgotten: RecordTable
+) -> list[Check]:
+    parent = _parent_net(context)
+    held_out = sample_of(loader, retained.held_out())
+    utility = utility_check(
+        net,
+        parent,
+        held_out=held_out,
+        retained=sample_of(loader, retained.training()),
+        max_drop=context.model.policy.max_drop,
+    )
+    if not len(forgotten):
+        return [utility]
+    # The one place that asks for forget-set bytes: to look at the person, never to train.
+    person = sample_of(context.loader(forgotten), forgotten)
+    return [utility, person_check(net, parent, forgotten=person, unseen=held_out)]
+
+
+def _parent_net(context: JobContext) -> nn.Module | None:
+    with reading(context.installation.sessions) as session:
+        parent = alias_version(session, context.claim.model_id)
+        if parent is None:
+            return None
+        weights_file = next(file for file in files_of(session, parent.id) if file.name.startswith("weights"))
+    net = build_net(context.recipe, shard=0, device=context.device)
+    tensors, _ = unpack(context.installation.store.get(weights_file.digest))
+    net.load_state_dict(tensors)
+    return net

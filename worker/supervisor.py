@@ -1,0 +1,177 @@
+"""The supervisor: seals requests, claims jobs, runs each in child processes, keeps the lease, sweeps.
+
+Promises: it never imports torch, so it cannot be taken down by what a job does; a child never outlives it;
+the cause of a child's death is recorded. Between two polls nothing is kept in memory that the database
+does not hold.
+"""
+
+import importlib
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from multiprocessing.process import BaseProcess
+
+import structlog
+
+from app.db.session import Sessions, scrub
+from app.domain.scheduling import HEARTBEAT_SECONDS
+from app.domain.terms import Claim, JobId
+from app.services.claim import claim_next, heartbeat, job_view, release
+from app.services.close import close_ready, destroy_revealed_nonces
+from app.services.seal import seal_due
+from app.settings import Settings
+from worker.installation import Installation
+
+_log = structlog.get_logger()
+_GOES_ON = 10
+_GAVE_UP = 11
+_LEASE_LOST = 12
+_PRELOADED = ["torch", "worker.child"]
+
+
+class Supervisor:
+    """One worker: one job at a time."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._own = installation
+        self._owner = f"{socket.gethostname()}:{os.getpid()}"
+        self._stopping = threading.Event()
+        self._context = multiprocessing.get_context("forkserver")
+        # Importing torch takes a second; the forkserver does it once, and starts no thread by it.
+        self._context.set_forkserver_preload(_PRELOADED)
+        self.environment_digest = self._ask_environment()
+
+    def stop_on_signals(self) -> None:
+        """End after the current poll on SIGTERM or SIGINT; a running job is handed back."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal asked to stop."""
+        return self._stopping.is_set()
+
+    def work(self, *, until_idle: bool = False) -> None:
+        """Poll until stopped; with ``until_idle``, until there is nothing to do."""
+        while not self._stopping.is_set():
+            was_busy = self.run_next()
+            if until_idle and not was_busy:
+                return
+            if not was_busy:
+                self._stopping.wait(self._own.settings.poll_seconds)
+
+    def run_next(self, only: JobId | None = None) -> bool:
+        """Sweep, then claim one job and run it to its end; False when there was none."""
+        self._sweep()
+        claim = claim_next(
+            self._sessions,
+            owner=self._owner,
+            environment_digest=self.environment_digest,
+            only=only,
+            lease_seconds=self._own.settings.lease_seconds,
+        )
+        if claim is None:
+            return False
+        _log.info("job_claimed", job=claim.job_id, kind=claim.kind, step=claim.step, fence=claim.fence)
+        self._run(claim)
+        return True
+
+    @property
+    def _sessions(self) -> Sessions:
+        return self._own.sessions
+
+    def _run(self, claim: Claim) -> None:
+        """Run child after child until the job no longer goes on in a fresh process."""
+        while True:
+            code = self._run_child(claim)
+            if code != _GOES_ON:
+                break
+            step = job_view(self._sessions, claim.job_id).step
+            claim = Claim(
+                job_id=claim.job_id,
+                model_id=claim.model_id,
+                kind=claim.kind,
+                step=step,
+                owner=claim.owner,
+                fence=claim.fence,
+            )
+        _log.info("child_ended", job=claim.job_id, code=code)
+        if self._stopping.is_set():
+            release(self._sessions, claim, error=None, counts=False)
+        elif code not in (0, _GAVE_UP, _LEASE_LOST):
+            release(self._sessions, claim, error=_cause(code))
+
+    def _run_child(self, claim: Claim) -> int:
+        lifeline, other_end = self._context.Pipe()
+        child = self._context.Process(target=_enter_child, args=(self._own.settings, claim, other_end))
+        child.start()
+        other_end.close()
+        try:
+            return self._watch(child, claim)
+        finally:
+            lifeline.close()
+
+    def _watch(self, child: BaseProcess, claim: Claim) -> int:
+        """Wait for the child, sealing meanwhile and prolonging the lease; kill it when the lease is lost."""
+        beat_at = time.monotonic() + self._heartbeat_seconds
+        while True:
+            child.join(self._own.settings.poll_seconds)
+            if child.exitcode is not None:
+                return child.exitcode
+            if self._stopping.is_set():
+                _kill(child)
+                return _GAVE_UP
+            seal_due(self._sessions)
+            if time.monotonic() >= beat_at:
+                beat_at = time.monotonic() + self._heartbeat_seconds
+                if not heartbeat(self._sessions, claim, lease_seconds=self._own.settings.lease_seconds):
+                    _kill(child)
+                    return _LEASE_LOST
+
+    @property
+    def _heartbeat_seconds(self) -> float:
+        return min(HEARTBEAT_SECONDS, self._own.settings.lease_seconds / 3)
+
+    def _sweep(self) -> None:
+        """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces."""
+        seal_due(self._sessions)
+        if close_ready(self._sessions, keyring=self._own.keyring, erase=self._own.erase):
+            scrub(self._own.engine)
+        if destroy_revealed_nonces(self._sessions):
+            scrub(self._own.engine)
+
+    def _ask_environment(self) -> str:
+        answer, other_end = self._context.Pipe()
+        probe = self._context.Process(target=_enter_probe, args=(other_end,))
+        probe.start()
+        other_end.close()
+        try:
+            return str(answer.recv())
+        finally:
+            probe.join()
+
+
+def _enter_child(settings: Settings, claim: Claim, lifeline: object) -> None:
+    # By name: an import statement here would bring torch into the supervisor's own import graph.
+    importlib.import_module("worker.child").run_child(settings, claim, lifeline)
+
+
+def _enter_probe(answer: object) -> None:
+    importlib.import_module("worker.child").report_environment(answer)
+
+
+def _kill(child: BaseProcess) -> None:
+    child.kill()
+    child.join()
+
+
+def _cause(code: int) -> str:
+    """Say how a child died."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (perhaps out of memory)" if -code == signal.SIGKILL else ""
+        return f"the child process was killed by {name}{hint}"
+    return f"the child process ended with code {code}"

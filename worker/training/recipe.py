@@ -1,0 +1,186 @@
+"""The recipe: everything that training depends on, as one TOML file. Wrong fields are refused by name.
+
+Promises: two recipes with equal digest train the same bits on the same data, plan key and environment.
+The [policy] table is read from the same file and stands outside the digest.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from app.domain.policy import Policy
+from app.domain.terms import JsonObject
+from models_store.manifest import digest_json
+
+Positive = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+
+
+_POLICY = TypeAdapter(dict[Literal["policy"], Policy])
+
+
+class RecipeRefused(ValueError):
+    """The recipe cannot be used; the message names the field."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class ModelPart(_Part):
+    """``factory`` is ``module:callable`` of installed code and returns an ``nn.Module``."""
+
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    arguments: dict[str, Any] = {}
+    loss: Literal["cross_entropy"] = "cross_entropy"
+
+
+class DataPart(_Part):
+    """Which dataset, and how raw features become inputs: x = (raw * scale - mean) / std, then ``shape``.
+
+    ``mean`` and ``std`` are one number, or one a channel (images) or feature (flat inputs). They stand here
+    as numbers because anything fitted on data would remember it.
+    """
+
+    dataset: str
+    shape: tuple[Positive, ...] | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number_is_a_tuple(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        lift = {k: [v] for k, v in values.items() if k in ("mean", "std") and isinstance(v, int | float)}
+        return {**values, **lift}
+
+
+class PlanPart(_Part):
+    """The numbers of the plan. None is ever computed from who is present.
+
+    ``epochs`` are passes over a block before the next one, ``passes`` over all blocks. ``batch_size`` is what
+    the loss is divided by, however many records a batch holds; with fewer than ``min_present`` no step is
+    taken. ``shards`` other than 1 come with a later release.
+    """
+
+    blocks: Positive
+    shards: Annotated[int, Field(ge=1, le=1)] = 1
+    epochs: Positive = 1
+    passes: Positive = 1
+    batches_per_block: Positive = 1
+    batch_size: Positive
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    min_present: Positive = 1
+
+    @property
+    def num_positions(self) -> int:
+        """Blocks of one shard over all passes."""
+        return self.blocks * self.passes
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the schedule in one shard."""
+        return self.num_positions * self.epochs * self.batches_per_block
+
+
+class _OptimizerPart(_Part):
+    """``implementation`` chooses kernels, shapes bits and is thus part of the recipe."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    implementation: Literal["single", "foreach", "fused"] = "single"
+
+
+class SgdPart(_OptimizerPart):
+    """Stochastic gradient descent, with momentum if wanted."""
+
+    name: Literal["sgd"]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SgdPart":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamwPart(_OptimizerPart):
+    """AdamW (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"]
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+
+OptimizerPart = Annotated[SgdPart | AdamwPart, Field(discriminator="name")]
+
+
+class SchedulePart(_Part):
+    """Learning rate over the schedule's steps: constant, or half a cosine down to ``final_share``."""
+
+    name: Literal["constant", "cosine"] = "constant"
+    final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class ExecutionPart(_Part):
+    """Threads and number format; both shape bits."""
+
+    threads: Positive = 1
+    dtype: Literal["float32"] = "float32"
+
+
+class Recipe(_Part):
+    """A model's name and all that its training depends on."""
+
+    name: Name
+    model: ModelPart
+    data: DataPart
+    plan: PlanPart
+    optimizer: OptimizerPart
+    schedule: SchedulePart = SchedulePart()
+    execution: ExecutionPart = ExecutionPart()
+
+    def to_json(self) -> JsonObject:
+        """Return the recipe as it is stored and hashed."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON, without the name of the model."""
+        return digest_json({key: value for key, value in self.to_json().items() if key != "name"})
+
+
+def read_recipe(path: Path) -> tuple[Recipe, Policy]:
+    """Return the recipe and the policy of a TOML file.
+
+    Raises:
+        RecipeRefused: the file cannot be read, or a field is missing, unknown or wrong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeRefused(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeRefused(f"{path}: not TOML: {error}") from error
+    policy = values.pop("policy", {})
+    try:
+        return Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+    except ValidationError as error:
+        raise RecipeRefused(f"{path}: {first_problem(error)}") from error
+
+
+def recipe_from_json(values: JsonObject) -> Recipe:
+    """Return a stored recipe."""
+    return Recipe.model_validate(values)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation as ``field: what is wrong``."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    more = error.error_count() - 1
+    return f"{field}: {problem['msg']}" + (f" (and {more} more)" if more else "")

@@ -1,0 +1,73 @@
+"""What every unlearning method promises to the pipeline, and what it hands over."""
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from app.domain.status import Guarantee
+from app.domain.terms import JsonObject
+from app.services.prepare import Scope
+from worker.context import JobContext
+from worker.data.records import RecordTable
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a job will cost, said before it runs. Lists are in shard order.
+
+    ``resumes_after`` is the position of the resume point (-1: initialisation), ``resumes_from`` its blob.
+    """
+
+    resumes_after: list[int]
+    resumes_from: list[str | None]
+    num_blocks: int
+
+    def to_json(self) -> JsonObject:
+        """Return it as the job's outputs keep it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a method left in the store: the blob of each constituent's final state, in shard order.
+
+    Blocks, records and seconds are those of this process: a job resumed after a kill counts from there.
+    """
+
+    constituents: list[str]
+    resumed_after: list[int]
+    resumed_from: list[str | None]
+    num_blocks: int
+    num_records: int
+    loop_seconds: float
+    checkpoint_seconds: float
+
+    def to_json(self) -> JsonObject:
+        """Return it as the job's outputs keep it."""
+        return asdict(self)
+
+
+class Unlearner(Protocol):
+    """An unlearning method: pure prediction, then the work, resumable by its own checkpoints."""
+
+    @property
+    def name(self) -> str:
+        """The registry's key, and the word in manifests and receipts."""
+        ...
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """How strong a version made by this method is."""
+        ...
+
+    def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
+        """Return what ``unlearn`` would run for these retained records."""
+        ...
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+    ) -> Unlearned:
+        """Make the constituents that forgot up to ``scope.covers`` and store their final states.
+
+        ``watched`` are positions whose states before and after are kept for the witness.
+        """
+        ...

@@ -1,0 +1,98 @@
+"""Record a run while it goes: checkpoints where the policy wants them, witness states, progress.
+
+Promises: at most one rolling checkpoint a job, at most every 30 s; every write checks the fence, so a
+worker that lost its lease stops at the next block.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from app.services.checkpoint import CheckpointFacts, save_checkpoint
+from app.services.claim import report_progress
+from worker.context import JobContext
+from worker.training.placement import kept_positions
+from worker.training.state import TrainingState, pack_state, state_digest
+
+ROLLING_SECONDS = 30.0
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass
+class RunRecorder:
+    """Called after each block of one shard. ``keys`` name the states; ``watched`` concern the witness."""
+
+    context: JobContext
+    shard: int
+    settled: int
+    keys: list[str]
+    watched: frozenset[int]
+    total_records: int
+    num_records: int = 0
+    num_blocks: int = 0
+    checkpoint_seconds: float = 0.0
+    final_digest: str = ""
+    _kept: frozenset[int] = field(init=False)
+    _last_saved: float = field(init=False)
+    _last_reported: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        plan, policy = self.context.recipe.plan, self.context.model.policy
+        self._kept = frozenset(kept_positions(policy.checkpoints, num_positions=plan.num_positions))
+        self._last_saved = time.monotonic()
+
+    def before_first(self, position: int, state: TrainingState) -> None:
+        """Keep the state before ``position`` when the witness watches it; for the first block of a run."""
+        if position in self.watched:
+            self._timed_save(position - 1, state, role="witness")
+
+    def after_block(self, position: int, state: TrainingState, *, num_records: int) -> None:
+        """Note that a block is done; its records count once for each epoch."""
+        self.num_blocks += 1
+        self.num_records += num_records
+        for role in self._roles(position):
+            self._timed_save(position, state, role=role)
+        if time.monotonic() - self._last_reported >= PROGRESS_SECONDS:
+            self._report(position)
+
+    def _roles(self, position: int) -> list[str]:
+        last = self.context.recipe.plan.num_positions - 1
+        roles = []
+        if position in self.watched or position + 1 in self.watched:
+            roles.append("witness")
+        if position == last:
+            roles.append("final")
+        elif position in self._kept:
+            roles.append("policy")
+        elif time.monotonic() - self._last_saved >= ROLLING_SECONDS:
+            roles.append("rolling")
+        return roles
+
+    def _timed_save(self, position: int, state: TrainingState, *, role: str) -> None:
+        started = time.perf_counter()
+        facts = CheckpointFacts(
+            role=role,
+            key=self.keys[position] if position >= 0 else "initialisation",
+            shard=self.shard,
+            position=position,
+            settled=self.settled,
+            state_digest=state_digest(state),
+        )
+        own = self.context.installation
+        digest = save_checkpoint(
+            own.sessions, self.context.claim, facts, data=pack_state(state), store=own.store
+        )
+        if role == "final":
+            self.final_digest = digest
+        self._last_saved = time.monotonic()
+        self.checkpoint_seconds += time.perf_counter() - started
+
+    def _report(self, position: int) -> None:
+        self._last_reported = time.monotonic()
+        progress = {
+            "shard": self.shard,
+            "position": position,
+            "num_positions": self.context.recipe.plan.num_positions,
+            "num_records": self.num_records,
+            "total_records": self.total_records,
+        }
+        report_progress(self.context.installation.sessions, self.context.claim, dict(progress))
