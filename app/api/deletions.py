@@ -1,0 +1,101 @@
+"""Routes of deletion requests: post one, follow it, fetch its receipt."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.api.deps import ContextDep, Creates, DeletionId, IdempotencyKeyDep, ReadsDeletions, require_json
+from app.api.door import idempotency_of, submission_of
+from app.api.errors import Documented, documented
+from app.api.schemas import (
+    AcknowledgementOut,
+    AdminDeletionOut,
+    AdminEventOut,
+    DeletionIn,
+    DeletionOut,
+    DeletionPageOut,
+    DeletionsQuery,
+    EventOut,
+    EventsOut,
+)
+from app.services.show_deletions import (
+    DeletionView,
+    acknowledgement,
+    list_deletions,
+    show_deletion,
+    show_events,
+    show_receipt,
+)
+from app.services.submit import submit
+from app.signing import MEDIA_TYPE as RECEIPT_MEDIA_TYPE
+
+router = APIRouter(tags=["deletions"])
+
+_RECEIPT: Documented = {
+    200: {"content": {RECEIPT_MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": "A compact JWS"}
+}
+
+
+@router.post(
+    "/deletions", status_code=202, operation_id="createDeletion", dependencies=[Depends(require_json)],
+    responses=documented(400, 409, 413, 415, 422),
+)  # fmt: skip
+def create_deletion(
+    body: DeletionIn, response: Response, context: ContextDep, caller: Creates, key: IdempotencyKeyDep
+) -> AcknowledgementOut:
+    """Ask that every model in scope forgets a person; answers before anything is known of the person."""
+    request_id = submit(
+        context.sessions, submission_of(body, context=context, tenant=caller.tenant), tenant=caller.tenant,
+        keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
+        idempotency=idempotency_of(key, body, keyring=context.keyring),
+    )  # fmt: skip
+    stored = acknowledgement(context.sessions, request_id, tenant=caller.tenant)
+    response.headers["Location"] = f"/deletions/{request_id}"
+    response.headers["Retry-After"] = str(stored.retry_after)
+    return AcknowledgementOut.model_validate(stored)
+
+
+@router.get("/deletions", operation_id="listDeletions", responses=documented(400, 422))
+def get_deletions(
+    query: Annotated[DeletionsQuery, Query()], context: ContextDep, caller: ReadsDeletions
+) -> DeletionPageOut:
+    """List requests, newest first."""
+    page = list_deletions(
+        context.sessions, caller=caller, filters=query.filters, limit=query.limit, token=query.page,
+        keyring=context.keyring,
+    )  # fmt: skip
+    items = [_shaped(view, is_admin=caller.is_admin) for view in page.items]
+    return DeletionPageOut.model_validate({"items": items, "next": page.next})
+
+
+@router.get("/deletions/{deletion_id}", operation_id="getDeletion", responses=documented(404))
+def get_deletion(
+    deletion_id: DeletionId, response: Response, context: ContextDep, caller: ReadsDeletions
+) -> AdminDeletionOut | DeletionOut:
+    """Say where a request stands; `Retry-After` as long as it has not ended."""
+    view = show_deletion(context.sessions, deletion_id, caller=caller)
+    if view.retry_after is not None:
+        response.headers["Retry-After"] = str(view.retry_after)
+    return _shaped(view, is_admin=caller.is_admin)
+
+
+@router.get("/deletions/{deletion_id}/events", operation_id="listDeletionEvents", responses=documented(404))
+def get_events(deletion_id: DeletionId, context: ContextDep, caller: ReadsDeletions) -> EventsOut:
+    """Return the audit trail: whole and hash-chained for admins, three names and times for others."""
+    form = AdminEventOut if caller.is_admin else EventOut
+    events = show_events(context.sessions, deletion_id, caller=caller)
+    return EventsOut.model_validate({"items": [form.model_validate(event) for event in events]})
+
+
+@router.get(
+    "/deletions/{deletion_id}/receipt", operation_id="getReceipt", response_class=Response,
+    responses=documented(404) | _RECEIPT,
+)  # fmt: skip
+def get_receipt(deletion_id: DeletionId, context: ContextDep, caller: ReadsDeletions) -> Response:
+    """Return the signed receipt, once the deletion is completed: the full form for admins."""
+    token = show_receipt(context.sessions, deletion_id, caller=caller)
+    return Response(token, media_type=RECEIPT_MEDIA_TYPE)
+
+
+def _shaped(view: DeletionView, *, is_admin: bool) -> AdminDeletionOut | DeletionOut:
+    return (AdminDeletionOut if is_admin else DeletionOut).model_validate(view)

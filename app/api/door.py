@@ -1,0 +1,54 @@
+"""The door: raw subject and record ids become keyed hashes here and go no further."""
+
+import secrets
+
+from app.api.deps import Context
+from app.api.schemas import DeletionIn
+from app.domain.terms import DatasetId, Submission, TenantName
+from app.keyring import Keyring, commitment
+from app.services.submit import Idempotency, dataset_names
+from models_store.manifest import canonical_json
+
+NONCE_BYTES = 32
+
+
+def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> Submission:
+    """Return what is asked for, with hashes instead of ids and a fresh nonce."""
+    nonce, keyring = secrets.token_bytes(NONCE_BYTES), context.keyring
+    datasets = dataset_names(context.sessions, tenant=tenant)
+    return Submission(
+        subject_refs=keyring.subject_refs(body.subject_id, subject_type=body.subject_type),
+        subject_type=body.subject_type,
+        commitment=commitment(nonce, body.subject_id, subject_type=body.subject_type),
+        nonce=nonce,
+        models=None if body.models is None else tuple(body.models),
+        record_refs=_record_refs(body.record_ids, datasets=datasets, keyring=keyring),
+        effective_before=None if body.effective_before is None else body.effective_before.timestamp(),
+        due_at=None if body.due_at is None else body.due_at.timestamp(),
+        reason_code=body.reason_code,
+        request_uuid=body.request_id,
+    )
+
+
+def idempotency_of(key: str | None, body: DeletionIn, *, keyring: Keyring) -> Idempotency | None:
+    """Return the keyed hashes of an Idempotency-Key and of the parsed body; None without a key."""
+    if key is None:
+        return None
+    parsed = canonical_json(body.model_dump(mode="json"))
+    return Idempotency(
+        key_mac=keyring.mac("idempotency-key", key.encode()), body_mac=keyring.mac("idempotency-body", parsed)
+    )
+
+
+def _record_refs(
+    record_ids: list[str] | None, *, datasets: dict[DatasetId, str], keyring: Keyring
+) -> dict[DatasetId, tuple[bytes, ...]] | None:
+    """Hash each record id within each dataset: the same id names another record in another dataset."""
+    if record_ids is None:
+        return None
+    return {
+        dataset: tuple(
+            ref for record_id in record_ids for ref in keyring.record_refs(record_id, dataset=name)
+        )
+        for dataset, name in datasets.items()
+    }

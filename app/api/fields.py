@@ -1,0 +1,77 @@
+"""The kinds of field in the HTTP contract, each with its check.
+
+Never: a message that repeats what was sent; a body may hold a subject id in any place.
+"""
+
+import re
+from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, WithJsonSchema
+
+from app.keyring import normalised
+
+LONGEST_SUBJECT_ID = 512
+UUID_LENGTH = 36
+_ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*")
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo=UTC)
+
+
+def _checked_subject_id(text: str) -> str:
+    subject_id = normalised(text)
+    if len(subject_id) > LONGEST_SUBJECT_ID:
+        raise ValueError(f"the subject id is longer than {LONGEST_SUBJECT_ID} characters")
+    return subject_id
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("the text contains a NUL")
+    return text
+
+
+def _iso_text(value: object) -> str:
+    # Pydantic would take numbers for times, with a guess at their unit.
+    if not isinstance(value, str) or not _ISO_TIME.fullmatch(value):
+        raise ValueError("must be an ISO 8601 time with its offset, such as 2027-01-31T12:00:00Z")
+    return value
+
+
+def _within_calendar(time: datetime) -> datetime:
+    if not _EARLIEST <= time < _LATEST:
+        raise ValueError("must lie between the years 1970 and 2500")
+    return time
+
+
+def _lower_uuid(text: str) -> str:
+    if len(text) != UUID_LENGTH:
+        raise ValueError("must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427")
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise ValueError("must be a UUID such as 1b4e28ba-2fa1-41d2-883f-0016d3cca427") from None
+
+
+def _from_epoch(value: object) -> object:
+    return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else value
+
+
+def _base64url(value: object) -> object:
+    return urlsafe_b64encode(value).rstrip(b"=").decode() if isinstance(value, bytes) else value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_without_nul)]
+RecordId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_without_nul)]
+TimeIn = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_within_calendar)]
+TimeOut = Annotated[datetime, BeforeValidator(_from_epoch)]
+Base64Url = Annotated[str, BeforeValidator(_base64url)]
+SubjectId = Annotated[
+    str,
+    AfterValidator(_checked_subject_id),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_SUBJECT_ID}),
+]
+RequestUuid = Annotated[
+    str, AfterValidator(_lower_uuid), WithJsonSchema({"type": "string", "format": "uuid"})
+]

@@ -1,0 +1,103 @@
+"""Routes of models, versions, files and aliases."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+
+from app.api.deps import (
+    AliasName,
+    ContextDep,
+    MovesAliases,
+    PathName,
+    ReadsVersions,
+    entity_tags,
+    require_json,
+)
+from app.api.errors import Documented, documented
+from app.api.files import file_response
+from app.api.schemas import AliasIn, AliasOut, ModelOut, ModelsOut, VersionOut, VersionsOut
+from app.services.move_alias import Expectation, point_alias
+from app.services.show_models import (
+    list_models,
+    list_versions,
+    open_file,
+    show_alias,
+    show_model,
+    show_version,
+)
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+_FILE = "/{model}/versions/{version}/files/{name}"
+_ALIAS = "/{model}/aliases/{alias}"
+_BYTES: Documented = {
+    200: {"content": {"application/octet-stream": {}}, "description": "The bytes"},
+    206: {"description": "A part of them"},
+    304: {"description": "Unchanged"},
+}
+_FILE_ANSWERS = documented(400, 404, 410, 416) | _BYTES
+IfNoneMatch = Annotated[str | None, Header(description="The ETag of a copy that the caller has.")]
+IfMatch = Annotated[str | None, Header(description="The quoted manifest digest it must point at now.")]
+
+
+@router.get("", operation_id="listModels", responses=documented())
+def get_models(context: ContextDep, caller: ReadsVersions) -> ModelsOut:
+    """List the models by name."""
+    return ModelsOut.model_validate({"items": list_models(context.sessions, tenant=caller.tenant)})
+
+
+@router.get("/{model}", operation_id="getModel", responses=documented(404))
+def get_model(model: PathName, context: ContextDep, caller: ReadsVersions) -> ModelOut:
+    """Return one model with its aliases."""
+    return ModelOut.model_validate(show_model(context.sessions, model, tenant=caller.tenant))
+
+
+@router.get("/{model}/versions", operation_id="listVersions", responses=documented(404))
+def get_versions(model: PathName, context: ContextDep, caller: ReadsVersions) -> VersionsOut:
+    """List the versions of a model, oldest first; purged ones too."""
+    return VersionsOut.model_validate({"items": list_versions(context.sessions, model, tenant=caller.tenant)})
+
+
+@router.get("/{model}/versions/{version}", operation_id="getVersion", responses=documented(404))
+def get_version(model: PathName, version: PathName, context: ContextDep, caller: ReadsVersions) -> VersionOut:
+    """Return a version, by its number or by an alias, with its manifest."""
+    return VersionOut.model_validate(show_version(context.sessions, model, version, tenant=caller.tenant))
+
+
+@router.head(_FILE, operation_id="headFile", response_class=Response, responses=_FILE_ANSWERS)
+@router.get(_FILE, operation_id="getFile", response_class=Response, responses=_FILE_ANSWERS)
+def get_file(
+    model: PathName, version: PathName, name: PathName, context: ContextDep, caller: ReadsVersions,
+    if_none_match: IfNoneMatch = None,
+) -> Response:  # fmt: skip
+    """Return a file of a version that may be fetched; 410 once the version saw somebody forgotten."""
+    file = open_file(
+        context.sessions, model, version, name=name, tenant=caller.tenant, store=context.store
+    )  # fmt: skip
+    return file_response(file, if_none_match=if_none_match)
+
+
+@router.get(_ALIAS, operation_id="getAlias", responses=documented(404))
+def get_alias(
+    model: PathName, alias: AliasName, response: Response, context: ContextDep, caller: ReadsVersions
+) -> AliasOut:
+    """Return where an alias points and where it pointed; its ETag is the manifest's digest."""
+    view = show_alias(context.sessions, model, alias, tenant=caller.tenant)
+    response.headers["ETag"] = f'"{view.manifest_digest}"'
+    return AliasOut.model_validate(view)
+
+
+@router.put(
+    _ALIAS, operation_id="moveAlias", dependencies=[Depends(require_json)],
+    responses=documented(404, 409, 412, 413, 415, 422),
+)  # fmt: skip
+def put_alias(
+    body: AliasIn, model: PathName, alias: AliasName, response: Response, context: ContextDep,
+    caller: MovesAliases, if_match: IfMatch = None,
+) -> AliasOut:  # fmt: skip
+    """Point an alias at a version; never at one that has forgotten less."""
+    expected = None if if_match is None else Expectation(entity_tags(if_match))
+    point_alias(
+        context.sessions, model, alias=alias, number=body.version, expected=expected, caller=caller
+    )  # fmt: skip
+    return get_alias(model, alias, response, context, caller)

@@ -1,0 +1,278 @@
+"""The JSON of the HTTP contract: what may come in, what goes out. Additive changes only."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from app.api.fields import Base64Url, Name, RecordId, RequestUuid, SubjectId, TimeIn, TimeOut
+from app.db.requests import Filters
+from app.domain.status import RequestStatus, TargetStatus
+
+_POST_EXAMPLE: dict[str, JsonValue] = {
+    "subject_id": "customer-4711",
+    "models": ["churn"],
+    "due_at": "2027-01-31T12:00:00Z",
+    "reason_code": "art17",
+}
+
+
+class _In(BaseModel):
+    """What comes in: an unknown field is refused, so that a misspelt one never narrows nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Out(BaseModel):
+    """What goes out, made from a service's view."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class DeletionIn(_In):
+    """A deletion that a product asks for."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_POST_EXAMPLE]})
+
+    subject_id: SubjectId = Field(description="The person, as in the imported data; never stored in clear.")
+    subject_type: str = Field(default="person", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    record_ids: list[RecordId] | None = Field(
+        default=None, min_length=1, max_length=1000, description="Narrows to these records of the subject."
+    )
+    models: list[Name] | None = Field(
+        default=None, min_length=1, max_length=100, description="Narrows to these models; default all."
+    )
+    effective_before: TimeIn | None = Field(
+        default=None, description="Later data of the subject may be imported again."
+    )
+    due_at: TimeIn | None = Field(default=None, description="Default: 30 days from now.")
+    reason_code: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,64}$")
+    request_id: RequestUuid | None = Field(default=None, description="The caller's own id for this request.")
+
+
+class DeletionsQuery(_In):
+    """What a list is narrowed to, and which page of it."""
+
+    status: RequestStatus | None = None
+    model: Name | None = None
+    due_before: TimeIn | None = None
+    page: str | None = Field(default=None, description="The token `next` of the page before.")
+    limit: int = Field(default=50, ge=1, le=200)
+
+    @property
+    def filters(self) -> Filters:
+        """The part that a page token is bound to."""
+        due_before = None if self.due_before is None else self.due_before.timestamp()
+        return Filters(status=self.status, model=self.model, due_before=due_before)
+
+
+class AcknowledgementOut(_Out):
+    """The request was stored; a repeat with the same Idempotency-Key gets this answer again."""
+
+    id: str = Field(examples=["del_5f0cb1b0a3a94e0e8b1fb1d8a5c2b7f4"])
+    status: RequestStatus = RequestStatus.RECEIVED
+    subject_type: str
+    posted_at: TimeOut
+    due_at: TimeOut
+    effective_before: TimeOut | None
+    reason_code: str | None
+    request_id: str | None
+    duplicate_of: str | None = Field(description="An open request that asks for the same.")
+    commitment: Base64Url = Field(description="HMAC-SHA256(nonce, subject_type || 0 || subject_id).")
+    nonce: Base64Url | None = Field(
+        description="Keep it: it opens the commitment in the receipt. Null once it was destroyed here."
+    )
+
+
+class TargetOut(_Out):
+    """The request in one model."""
+
+    model: str
+    status: TargetStatus
+    completed_at: TimeOut | None
+
+
+class DeletionOut(_Out):
+    """Where a request stands, the same for a subject that a model held and for one that none did."""
+
+    id: str
+    status: RequestStatus
+    posted_at: TimeOut
+    due_at: TimeOut
+    days_left: int
+    completed_at: TimeOut | None
+    effective_before: TimeOut | None
+    reason_code: str | None
+    request_id: str | None
+    duplicate_of: str | None
+    targets: list[TargetOut]
+
+
+class JobOut(_Out):
+    """What a worker is doing about a target."""
+
+    id: str
+    kind: str
+    status: str
+    step: str
+    num_attempts: int
+    progress: dict[str, Any]
+    error: str | None
+
+
+class TruthOut(_Out):
+    """What stands behind a target's coarse status."""
+
+    outcome: str | None
+    num_records: int | None
+    through: int | None = Field(description="The tombstone number that a version must cover.")
+    reason: str | None
+    is_retryable: bool | None
+    findings: dict[str, Any] | None
+    job: JobOut | None
+
+
+class AdminTargetOut(TargetOut):
+    """The request in one model, for admins."""
+
+    truth: TruthOut
+
+
+class AdminDeletionOut(DeletionOut):
+    """Where a request really stands, for admins."""
+
+    targets: list[AdminTargetOut]  # type: ignore[assignment]  # a narrower answer, never assigned to
+
+
+class DeletionPageOut(_Out):
+    """One page, newest first."""
+
+    items: list[AdminDeletionOut] | list[DeletionOut]
+    next: str | None = Field(description="Pass it as `page` to go on; null on the last page.")
+
+
+class EventOut(_Out):
+    """One entry of the trail."""
+
+    name: str
+    at: TimeOut
+
+
+class AdminEventOut(EventOut):
+    """One entry of the hash-chained trail."""
+
+    sequence: int
+    body: dict[str, Any]
+    hash: str
+    previous_hash: str
+
+
+class EventsOut(_Out):
+    """The trail of one request, oldest first."""
+
+    items: list[AdminEventOut] | list[EventOut]
+
+
+class ModelOut(_Out):
+    """A named line of versions."""
+
+    name: str
+    dataset: str
+    recipe_digest: str
+    policy: dict[str, Any]
+    num_sealed: int = Field(description="How many tombstones the model has.")
+    training_seconds: float
+    created_at: TimeOut
+    aliases: dict[str, int] = Field(examples=[{"current": 3}])
+
+
+class ModelsOut(_Out):
+    """All models by name."""
+
+    items: list[ModelOut]
+
+
+class FileOut(_Out):
+    """A file of a version; the digest is SHA-256 and its ETag."""
+
+    name: str
+    digest: str
+    size: int
+
+
+class VersionOut(_Out):
+    """A version as its manifest states it."""
+
+    model: str
+    number: int
+    status: str
+    covers: int = Field(description="The tombstone number up to which it has forgotten.")
+    settled: int = Field(description="The number that its exact ancestor covers.")
+    guarantee: str
+    method: str
+    manifest_digest: str
+    weights_digest: str
+    parent: str | None
+    aliases: list[str]
+    files: list[FileOut]
+    manifest: dict[str, Any]
+    published_at: TimeOut
+    revoked_at: TimeOut | None
+    purged_at: TimeOut | None
+
+
+class VersionsOut(_Out):
+    """All versions, oldest first."""
+
+    items: list[VersionOut]
+
+
+class MoveOut(_Out):
+    """One move of an alias."""
+
+    from_number: int | None
+    to_number: int
+    actor: str
+    reason: str
+    moved_at: TimeOut
+
+
+class AliasOut(_Out):
+    """An alias and its whole history, oldest first."""
+
+    model: str
+    alias: str
+    version: int
+    manifest_digest: str
+    history: list[MoveOut]
+
+
+class AliasIn(_In):
+    """Where an alias shall point."""
+
+    version: Annotated[int, Field(ge=1, lt=2**31, strict=True, examples=[2])]
+
+
+class HealthOut(_Out):
+    """Whether traffic may come, and what was looked at."""
+
+    database: bool
+    migrations: bool
+    keys: bool
+
+
+class Complaint(_Out):
+    """One thing that is wrong with a request; ``pointer`` is a JSON pointer into the body."""
+
+    detail: str
+    pointer: str | None = Field(default=None, examples=["#/models/0"])
+    parameter: str | None = Field(default=None, description="A query parameter or a header.")
+
+
+class Problem(_Out):
+    """An error answer (RFC 9457)."""
+
+    type: str = Field(examples=["urn:expunge:problem:not-found"])
+    title: str
+    status: int
+    detail: str
+    errors: list[Complaint] | None = None

@@ -1,0 +1,39 @@
+"""Logs: one JSON object a line on stderr, with the request id where there is one.
+
+Never: a query string, a body, or a path as it was sent; routes are logged by their template.
+"""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logging(*, level: int = logging.INFO) -> None:
+    """Send structlog's and the standard library's records to stderr as JSON lines."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.dict_tracebacks,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # Alembic announces every look at the revision.
+    logging.getLogger("alembic").setLevel(logging.WARNING)

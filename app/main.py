@@ -1,0 +1,77 @@
+"""The service: the only place that wires settings, engine, keys, store, routers and error handlers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.api import deletions, health, models
+from app.api.deps import Context
+from app.api.errors import add_error_handlers, problem_schemas
+from app.api.middleware import BodyLimit, RequestContext
+from app.db.session import open_engine, open_sessions
+from app.keyring import load_keyring
+from app.logs import configure_logging
+from app.settings import Settings, get_settings
+from models_store.blobs import open_store
+
+CONTRACT_VERSION = "1"
+
+
+class Service(FastAPI):
+    """The application; its description knows the problem answers too."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"].update(problem_schemas())
+        return document
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the service; without settings they come from the environment (``uvicorn --factory``).
+
+    Raises:
+        SetupError: the keys are missing.
+    """
+    if settings is None:
+        configure_logging()
+        settings = get_settings()
+    return _assemble(open_context(settings), max_body_bytes=settings.max_body_bytes)
+
+
+def open_context(settings: Settings) -> Context:
+    """Return what the service holds while it runs; nothing is written yet."""
+    keyring = load_keyring(settings)
+    engine = open_engine(settings.resolved_database_url)
+    return Context(
+        settings=settings, engine=engine, sessions=open_sessions(engine), keyring=keyring,
+        store=open_store(settings.resolved_store_url),
+    )  # fmt: skip
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 description; needs no keys and no database."""
+    return _assemble(None, max_body_bytes=0).openapi()
+
+
+def _assemble(context: Context | None, *, max_body_bytes: int) -> FastAPI:
+    app = Service(
+        title="Expunge", version=CONTRACT_VERSION, summary="Makes trained PyTorch models forget people.",
+        redirect_slashes=False, docs_url=None, redoc_url=None, lifespan=_lifespan,
+    )  # fmt: skip
+    app.state.context = context
+    for part in (deletions, models, health):
+        app.include_router(part.router)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
+    # Added last, so outermost: a 413 has a request id too.
+    app.add_middleware(RequestContext)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.context.engine.dispose()
