@@ -8,6 +8,8 @@ import sys
 
 import structlog
 
+_WITHOUT_LOCALS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure_logging(*, level: int = logging.INFO) -> None:
     """Send structlog's and the standard library's records to stderr as JSON lines."""
@@ -27,7 +29,7 @@ def configure_logging(*, level: int = logging.INFO) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                structlog.processors.ExceptionRenderer(_WITHOUT_LOCALS),
                 structlog.processors.JSONRenderer(),
             ],
         )

@@ -75,7 +75,8 @@ def fix_kernels(threads: int) -> None:
     """Choose deterministic kernels and the recipe's number of threads for this process."""
     # cuBLAS reads this when CUDA starts; later it has no effect.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # The same switch as use_deterministic_algorithms(True), which imports the compiler (2 s) as well.
+    torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False

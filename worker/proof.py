@@ -5,7 +5,6 @@ without it. What breaks replay shows here by the name of a tensor: non-persisten
 attributes, a module's own random stream, losses that mix records.
 """
 
-import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from worker.data.data_files import DataFile, Layout, open_data_file, read_rows
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, fix_kernels
+from worker.processes import fresh_processes
 from worker.training.loop import run_positions
 from worker.training.recipe import Recipe
 from worker.training.state import initial_state, pack_state, restore
@@ -44,7 +44,7 @@ def prove(run: ProofRun) -> list[str]:
     ``run`` names two consecutive positions with records in each.
     """
     first, second = run.positions
-    with _fresh_processes() as processes:
+    with ProcessPoolExecutor(1, mp_context=fresh_processes(), max_tasks_per_child=1) as processes:
         straight = processes.submit(execute, run)
         half = processes.submit(execute, replace(run, positions=(first,))).result()
         resumed = processes.submit(execute, replace(run, positions=(second,), state=half))
@@ -98,9 +98,3 @@ def _opened(run: ProofRun) -> tuple[DataFile, RecordTable]:
         return file, run.table
     rows = read_rows(file, run.table.row_N, digests=run.table.content_digests)
     return DataFile(layout=run.layout, rows=rows), replace(run.table, row_N=np.arange(len(rows)))
-
-
-def _fresh_processes() -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "worker.proof"])
-    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)

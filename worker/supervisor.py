@@ -6,7 +6,6 @@ does not hold.
 """
 
 import importlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -24,12 +23,12 @@ from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.seal import seal_due
 from app.settings import Settings
 from worker.installation import Installation
+from worker.processes import fresh_processes
 
 _log = structlog.get_logger()
 _GOES_ON = 10
 _GAVE_UP = 11
 _LEASE_LOST = 12
-_PRELOADED = ["torch", "worker.child"]
 
 
 class Supervisor:
@@ -39,9 +38,7 @@ class Supervisor:
         self._own = installation
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
-        self._context = multiprocessing.get_context("forkserver")
-        # Importing torch takes a second; the forkserver does it once, and starts no thread by it.
-        self._context.set_forkserver_preload(_PRELOADED)
+        self._context = fresh_processes()
         self.environment_digest = self._ask_environment()
 
     def stop_on_signals(self) -> None:

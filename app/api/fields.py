@@ -26,9 +26,10 @@ def _checked_subject_id(text: str) -> str:
     return subject_id
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("the text contains a NUL")
+def _encodable(text: str) -> str:
+    # JSON can spell half a surrogate pair, and databases take no NUL.
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("the text contains a NUL or half a surrogate pair")
     return text
 
 
@@ -62,13 +63,14 @@ def _base64url(value: object) -> object:
     return urlsafe_b64encode(value).rstrip(b"=").decode() if isinstance(value, bytes) else value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_without_nul)]
-RecordId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_without_nul)]
+Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_encodable)]
+RecordId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_encodable)]
 TimeIn = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_within_calendar)]
 TimeOut = Annotated[datetime, BeforeValidator(_from_epoch)]
 Base64Url = Annotated[str, BeforeValidator(_base64url)]
 SubjectId = Annotated[
     str,
+    AfterValidator(_encodable),
     AfterValidator(_checked_subject_id),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_SUBJECT_ID}),
 ]

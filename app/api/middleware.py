@@ -2,6 +2,7 @@
 
 import secrets
 from time import perf_counter
+from traceback import format_exc
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +40,8 @@ class RequestContext:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # noqa: BLE001 - the border: whatever it is, the client gets a problem, the log the rest
-            _log.exception("unhandled", route=_route(scope))
+            # Formatted here: a log that shows local variables would show what was sent.
+            _log.error("unhandled", route=_route(scope), trace=format_exc())
             if answer.status is None:
                 await internal_problem()(scope, receive, answer.send)
 

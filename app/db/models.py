@@ -42,9 +42,8 @@ def lock_model(session: Session, model_id: str) -> Model:
 
 def names_of_datasets(session: Session, *, tenant: str) -> dict[str, str]:
     """Return id -> name of a tenant's datasets."""
-    return dict(
-        session.execute(select(Dataset.id, Dataset.name).where(Dataset.tenant == tenant)).tuples().all()
-    )
+    query = select(Dataset.id, Dataset.name).where(Dataset.tenant == tenant)
+    return dict(iter(session.execute(query)))
 
 
 def models_on(session: Session, dataset_id: str) -> Sequence[Model]:

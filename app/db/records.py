@@ -115,7 +115,7 @@ def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
 def spreads_of(session: Session, dataset_id: str) -> dict[int, int]:
     """Return the spread by row, for the records whose subject may use several blocks."""
     query = select(Record.row, Record.spread).where(Record.dataset_id == dataset_id, Record.spread > 1)
-    return dict(session.execute(query).tuples().all())
+    return dict(iter(session.execute(query)))
 
 
 def delete_records(session: Session, dataset_id: str, rows: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import active_job, now
+from app.db.jobs import active_job, now, queued_job
 from app.db.models import alias_version, lock_model
 from app.db.records import dataset_named
 from app.db.requests import lock_request, open_requests
@@ -22,7 +22,7 @@ from app.domain.errors import Refused
 from app.domain.scheduling import predicted_settle_seconds
 from app.domain.status import JobKind, RequestStatus, TargetStatus
 from app.domain.terms import JobId, JsonObject, ModelId, TenantName
-from app.services.seal import queue_job, seal_target
+from app.services.seal import needed_environment, queue_job, seal_target
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,9 @@ def _go_on(session: Session, model: Model, *, new: NewModel) -> TrainingOrder:
         raise Refused(f"a model called {new.name!r} stands with another recipe: choose another name")
     lock_model(session, model.id)
     model.policy = new.policy
+    waiting = queued_job(session, model.id, kind=JobKind.SETTLE)
+    if waiting is not None:
+        waiting.environment_digest = needed_environment(session, model, kind=JobKind.SETTLE)
     job = active_job(session, model.id, kind=JobKind.TRAIN)
     if job is not None:
         return TrainingOrder(model_id=ModelId(model.id), job_id=JobId(job.id), is_new=False)

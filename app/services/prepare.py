@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy.orm import Session
+
 from app.db.jobs import fenced
 from app.db.models import alias_version, lock_model
 from app.db.records import marks_of
@@ -37,10 +39,7 @@ def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
         covers = model.num_sealed
         job.outputs = {**job.outputs, "prepare": {"covers": covers}}
         if claim.kind is not JobKind.TRAIN:
-            for target in targets_covered(session, model.id, covers=covers):
-                if target.status in (TargetStatus.SCHEDULED, TargetStatus.FAILED):
-                    target.status = moved(TargetStatus(target.status), TargetStatus.RUNNING)
-                    lock_request(session, target.request_id).status = RequestStatus.RUNNING
+            _start_targets(session, model.id, covers=covers)
         marks = marks_of(session, model.id, through=covers)
         return Scope(
             covers=covers,
@@ -49,3 +48,10 @@ def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
             is_covered=version is not None and version.settled >= covers,
             has_version=version is not None,
         )
+
+
+def _start_targets(session: Session, model_id: str, *, covers: int) -> None:
+    for target in targets_covered(session, model_id, covers=covers):
+        if target.status in (TargetStatus.SCHEDULED, TargetStatus.FAILED):
+            target.status = moved(TargetStatus(target.status), TargetStatus.RUNNING)
+            lock_request(session, target.request_id).status = RequestStatus.RUNNING

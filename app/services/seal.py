@@ -80,15 +80,15 @@ def queue_job(session: Session, model: Model, *, kind: JobKind) -> JobId | None:
         kind=kind,
         status=JobStatus.QUEUED,
         step=FIRST_STEP,
-        environment_digest=_needed_environment(session, model, kind=kind),
+        environment_digest=needed_environment(session, model, kind=kind),
     )
     session.add(job)
     session.flush()
     return JobId(job.id)
 
 
-def _needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
-    """Replay continues what another run began, so it needs its environment; a retraining does not."""
+def needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
+    """Return the fingerprint a job needs: replay continues what another run began, a retraining does not."""
     if kind is JobKind.TRAIN or model.policy.get("final_method") == "retrain":
         return None
     version = alias_version(session, model.id)

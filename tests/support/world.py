@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from app.db.ids import new_id
 from app.db.models import model_named
 from app.db.records import marks_of
-from app.db.requests import events_of
+from app.db.requests import events_of, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Event, Job, Model, Placement, Receipt, Record, Request, Target
 from app.domain.access import Scope
@@ -68,8 +68,8 @@ class World:
         with writing(self.sessions) as session:
             session.add(
                 Dataset(
-                    id=dataset_id, tenant=self.tenant, name=name, subject_type="person", num_records=len(owners),
-                    layout={},
+                    id=dataset_id, tenant=self.tenant, name=name, subject_type="person",
+                    num_records=len(owners), layout={},
                 )
             )  # fmt: skip
             session.flush()
@@ -79,7 +79,8 @@ class World:
 
     def _record(self, dataset_id: str, dataset: str, row: int, owner: str) -> Record:
         return Record(
-            dataset_id=dataset_id, row=row, salt=b"salt", content_digest=bytes(32), is_held_out=False, spread=1,
+            dataset_id=dataset_id, row=row, salt=b"salt", content_digest=bytes(32), is_held_out=False,
+            spread=1,
             record_ref=self.keyring.record_refs(f"r{row}", dataset=dataset)[0],
             subject_ref=self.keyring.subject_refs(owner, subject_type="person")[0],
         )  # fmt: skip

@@ -180,6 +180,7 @@ def _rows(
 ) -> list[Mapping[str, Any]]:
     salts = secrets.token_bytes(SALT_BYTES * len(chosen))
     held_out: dict[bytes, bool] = {}
+    traits: dict[bytes, tuple[int, float | None]] = {}
     rows: list[Mapping[str, Any]] = []
     for row, index in enumerate(chosen.tolist()):
         subject_ref = hashed.subjects[index][0]
@@ -191,6 +192,12 @@ def _rows(
                 subject_ref,
                 keyring.held_out_fraction(subject_ref, dataset=order.name) < order.held_out_share,
             )
+        spread, likelihood = _traits(source, index)
+        if traits.setdefault(subject_ref, (spread, likelihood)) != (spread, likelihood):
+            # Two spellings of one subject can only be told after normalising.
+            raise SourceRefused(
+                f"row {index}: its subject has another spread or likelihood in an earlier row"
+            )
         rows.append(
             {
                 "row": row,
@@ -199,8 +206,13 @@ def _rows(
                 "salt": salts[row * SALT_BYTES : (row + 1) * SALT_BYTES],
                 "content_digest": digests[row],
                 "is_held_out": is_held_out,
-                "spread": 1 if source.spread is None else int(source.spread[index]),
-                "likelihood": None if source.likelihood is None else float(source.likelihood[index]),
+                "spread": spread,
+                "likelihood": likelihood,
             }
         )
     return rows
+
+
+def _traits(source: SourceTable, index: int) -> tuple[int, float | None]:
+    spread = 1 if source.spread is None else int(source.spread[index])
+    return spread, None if source.likelihood is None else float(source.likelihood[index])

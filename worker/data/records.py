@@ -6,6 +6,7 @@ Shape suffixes: N records.
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 NO_PLACE = -1
 NO_TOKEN = bytes(16)
+_FIELDS = ("row", "record_ref", "salt", "content_digest", "is_held_out", "shard", "block", "token")
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,8 @@ class RecordTable:
 
 
 def table_from_rows(rows: Iterable[Any]) -> RecordTable:
-    """Return the table of database rows (row, record_ref, salt, content_digest, is_held_out, shard, block, token)."""
-    columns = list(
-        zip(
-            *(
-                (r.row, r.record_ref, r.salt, r.content_digest, r.is_held_out, r.shard, r.block, r.token)
-                for r in rows
-            ),
-            strict=True,
-        )
-    )
-    if not columns:
-        columns = [()] * 8
+    """Return the table of database rows; each has the fields that ``_FIELDS`` names."""
+    columns = list(zip(*map(attrgetter(*_FIELDS), rows), strict=True)) or [()] * len(_FIELDS)
     row, refs, salts, digests, held_out, shard, block, token = columns
     return RecordTable(
         row_N=np.array(row, dtype=np.int64),

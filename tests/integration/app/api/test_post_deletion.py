@@ -39,9 +39,7 @@ def test_a_post_is_acknowledged_with_a_nonce_that_opens_the_commitment(product: 
 
 
 @pytest.mark.parametrize("key", ["abc", '"abc"', ' "abc" '])
-def test_a_repeat_gets_the_first_answer_again_with_the_key_quoted_or_bare(
-    product: httpx.Client, key: str
-) -> None:
+def test_a_repeat_gets_the_first_answer_again_key_quoted_or_bare(product: httpx.Client, key: str) -> None:
     first, again = _post(product, "abc"), _post(product, key)
     assert (again.status_code, again.content) == (202, first.content)
     for name in ("location", "retry-after"):

@@ -29,9 +29,7 @@ def _settle(world: World, tmp_path: Path, *, weights: bytes = b"weights 2") -> C
     return claim
 
 
-def test_a_deletion_ends_with_a_new_version_a_purged_old_one_and_a_receipt(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_deletion_ends_with_a_new_version_and_the_old_one_purged(world: World, tmp_path: Path) -> None:
     model = world.trained(subjects={"ann": 3, "bob": 2})
     request_id = world.sealed("ann")
     claim = _settle(world, tmp_path)
@@ -181,9 +179,7 @@ def test_a_version_that_has_forgotten_less_is_never_published(world: World, tmp_
         assert [version.number for version in versions_of(session, model)] == [1, 2]
 
 
-def test_a_failed_job_fails_the_request_and_a_retry_carries_it_to_the_end(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_failed_job_fails_the_request_and_a_retry_completes_it(world: World, tmp_path: Path) -> None:
     model = world.trained(subjects={"ann": 1, "bob": 1})
     request_id = world.sealed("ann")
     claim = world.claim()
