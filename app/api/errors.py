@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import OperationalError
@@ -19,6 +20,9 @@ from starlette.responses import JSONResponse
 
 from app.api.schemas import Problem
 from app.domain import errors
+from models_store.errors import StoreError
+
+_log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_PREFIX = "urn:expunge:problem:"
@@ -55,6 +59,7 @@ ANSWERS: dict[type[errors.ExpungeError], Answer] = {
 }
 _INVALID = Answer(422, "invalid-request", "The request is not valid")
 _BUSY = Answer(503, "busy", "The database is busy")
+_DAMAGED = Answer(500, "stored-file-damaged", "The stored file is damaged")
 _UNREADY = Answer(503, "not-ready", "The service is not ready")
 _BROKEN = Answer(500, "internal-error", "Something went wrong here")
 
@@ -132,6 +137,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(errors.ExpungeError, _on_domain_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(StoreError, _on_damage)
     app.add_exception_handler(OperationalError, _on_busy)
     app.add_exception_handler(PoolTimeout, _on_busy)
 
@@ -180,6 +186,11 @@ def _complaint(item: Mapping[str, Any]) -> Complaint:
 def _on_http_error(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     return http_problem(error.status_code, detail=error.detail, headers=error.headers)
+
+
+def _on_damage(_: Request, error: Exception) -> ProblemResponse:
+    _log.error("stored_file_damaged", reason=str(error))
+    return problem(_DAMAGED, "its bytes are missing or do not fit its digest, so they are not served")
 
 
 def _on_busy(_: Request, error: Exception) -> ProblemResponse:

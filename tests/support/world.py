@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from app.db.ids import new_id
 from app.db.models import model_named
-from app.db.records import marks_of
-from app.db.requests import events_of, targets_of
+from app.db.records import dataset_named, marks_of
+from app.db.requests import events_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Event, Job, Model, Placement, Receipt, Record, Request, Target
 from app.domain.access import Scope
@@ -121,6 +121,14 @@ class World:
         )
         self.train(model, name=name, weights=weights)
         return model
+
+    def hold_out(self, subject: str, *, dataset: str, row: int) -> None:
+        """Give a subject one held-out record, which no training meets."""
+        with writing(self.sessions) as session:
+            stored = dataset_named(session, dataset, tenant=self.tenant)
+            record = self._record(stored.id, dataset, row, subject)
+            record.is_held_out = True
+            session.add(record)
 
     def train(self, model: ModelId, *, name: str, weights: bytes) -> PublishedVersion:
         """Publish what a train job would."""
