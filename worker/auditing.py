@@ -41,6 +41,7 @@ class Audit:
     published_digest: str
     oracle_digest: str
     num_records: int
+    is_same_environment: bool
 
     @property
     def is_equal(self) -> bool:
@@ -76,6 +77,7 @@ def audit(
         published_digest=found.weights_digest,
         oracle_digest=str(answer["weights_digest"]),
         num_records=num_records,
+        is_same_environment=str(answer["environment"]) == found.environment_digest,
     )
 
 

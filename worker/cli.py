@@ -1,6 +1,7 @@
 """``expunge-worker``: import data, check recipes, train, work, audit. One clear line for every error."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -34,8 +35,8 @@ out = Console()
 
 
 def main() -> None:
-    """Run the command."""
-    configure_logging()
+    """Run the command; only a working worker logs what goes well."""
+    configure_logging(level=logging.INFO if sys.argv[1:2] == ["work"] else logging.WARNING)
     app()
 
 
@@ -153,6 +154,8 @@ def oracle(
     else:
         out.print(f"published {found.published_digest}\noracle    {found.oracle_digest}", soft_wrap=True)
         out.print("equal, bit for bit" if found.is_equal else "[red]different[/red]")
+        if not found.is_same_environment:
+            out.print("the version was trained in another environment: other bits say nothing here")
     raise typer.Exit(0 if found.is_equal else 1)
 
 

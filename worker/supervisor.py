@@ -18,7 +18,7 @@ import structlog
 from app.db.session import Sessions, scrub
 from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.domain.terms import Claim, JobId
-from app.services.claim import claim_next, heartbeat, job_view, release
+from app.services.claim import claim_next, heartbeat, job_view, release, waiting_for_environment
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.seal import seal_due
 from app.settings import Settings
@@ -38,6 +38,7 @@ class Supervisor:
         self._own = installation
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
+        self._misfits: set[JobId] = set()
         self._context = fresh_processes()
         self.environment_digest = self._ask_environment()
 
@@ -71,6 +72,7 @@ class Supervisor:
             lease_seconds=self._own.settings.lease_seconds,
         )
         if claim is None:
+            self._warn_of_misfits()
             return False
         _log.info("job_claimed", job=claim.job_id, kind=claim.kind, step=claim.step, fence=claim.fence)
         self._run(claim)
@@ -112,7 +114,7 @@ class Supervisor:
             lifeline.close()
 
     def _watch(self, child: BaseProcess, claim: Claim) -> int:
-        """Wait for the child, sealing meanwhile and prolonging the lease; kill it when the lease is lost."""
+        """Wait for the child, sweeping meanwhile and prolonging the lease; kill it when the lease is lost."""
         beat_at = time.monotonic() + self._heartbeat_seconds
         while True:
             child.join(self._own.settings.poll_seconds)
@@ -121,7 +123,7 @@ class Supervisor:
             if self._stopping.is_set():
                 _kill(child)
                 return _GAVE_UP
-            seal_due(self._sessions)
+            self._sweep()
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + self._heartbeat_seconds
                 if not heartbeat(self._sessions, claim, lease_seconds=self._own.settings.lease_seconds):
@@ -139,6 +141,15 @@ class Supervisor:
             scrub(self._own.engine)
         if destroy_revealed_nonces(self._sessions):
             scrub(self._own.engine)
+
+    def _warn_of_misfits(self) -> None:
+        """Say once for each job that it waits for another environment than this worker's."""
+        for job_id in waiting_for_environment(self._sessions, environment_digest=self.environment_digest):
+            if job_id not in self._misfits:
+                self._misfits.add(job_id)
+                _log.warning(
+                    "waiting_for_environment", job=job_id, hint='see "After an upgrade" in README.md'
+                )
 
     def _ask_environment(self) -> str:
         answer, other_end = self._context.Pipe()

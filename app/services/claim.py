@@ -41,6 +41,17 @@ def claim_next(
     return None
 
 
+def waiting_for_environment(sessions: Sessions, *, environment_digest: str) -> list[JobId]:
+    """Return the queued jobs that need another environment than this one."""
+    with reading(sessions) as session:
+        query = select(Job.id).where(
+            Job.status == JobStatus.QUEUED,
+            Job.environment_digest.is_not(None),
+            Job.environment_digest != environment_digest,
+        )
+        return [JobId(job_id) for job_id in session.scalars(query.order_by(Job.created_at))]
+
+
 def heartbeat(sessions: Sessions, claim: Claim, *, lease_seconds: float = LEASE_SECONDS) -> bool:
     """Prolong the lease; False when somebody else holds the job now."""
     with writing(sessions) as session:

@@ -15,9 +15,9 @@ from app.db.models import lock_model, versions_of
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
-from app.db.tables import Checkpoint, Model, ScratchCopy, Version
+from app.db.tables import Checkpoint, Job, Model, ScratchCopy, Version
 from app.domain.coverage import Artifact, Mark, is_clean
-from app.domain.status import Outcome, TargetStatus, VersionStatus, moved
+from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus, moved
 from app.domain.terms import Claim, JsonObject, JsonValue
 from app.services.checkpoint import forget_checkpoints
 from app.services.references import drop_references, unlink_unreferenced
@@ -68,12 +68,25 @@ def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStor
     digests = [digest for row in versions for digest in drop_references(session, f"version:{row.id}")]
     for row in versions:
         row.status, row.purged_at = VersionStatus.PURGED, now(session)
+    digests += _references_of_ended_jobs(session, model)
     blobs += unlink_unreferenced(session, digests, store=store)
     num_copies = _purge_scratch(session, model, marks=marks, scratch=scratch)
     names = [row.manifest_digest for row in versions]
     return Purged(
         versions=names, num_checkpoints=len(checkpoints), num_scratch_copies=num_copies, blobs=sorted(blobs)
     )
+
+
+def _references_of_ended_jobs(session: Session, model: Model) -> list[str]:
+    """Return what failed jobs had staged for a version that never came: it may have seen anybody."""
+    ended = select(Job.id).where(
+        Job.model_id == model.id, Job.status.in_([JobStatus.FAILED, JobStatus.SUCCEEDED])
+    )
+    return [
+        digest
+        for job_id in session.scalars(ended).all()
+        for digest in drop_references(session, f"job:{job_id}")
+    ]
 
 
 def _is_clean_checkpoint(row: Checkpoint, marks: list[Mark]) -> bool:

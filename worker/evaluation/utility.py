@@ -56,6 +56,18 @@ def accuracy(net: nn.Module, sample: Sample) -> float | None:
     return round(float(hits.double().mean()), 6)
 
 
+def remainder_check(num_training_records: int) -> Check:
+    """Flag a version that had nothing left to train on: its weights are the initialisation."""
+    return Check(
+        name="remainder",
+        holds=num_training_records > 0,
+        is_gate=False,
+        power="certain",
+        figures={"num_training_records": num_training_records},
+        problem="" if num_training_records else "nobody is left: the weights are the initialisation",
+    )
+
+
 def utility_check(
     new: nn.Module, parent: nn.Module | None, *, held_out: Sample, retained: Sample, max_drop: float
 ) -> Check:

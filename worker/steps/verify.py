@@ -17,7 +17,7 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
-from worker.evaluation.utility import person_check, sample_of, utility_check
+from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.scope import prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
@@ -110,11 +110,12 @@ def _context_checks(
         retained=sample_of(loader, retained.training()),
         max_drop=context.model.policy.max_drop,
     )
+    remainder = remainder_check(int((~retained.is_held_out_N).sum()))
     if not len(forgotten):
-        return [utility]
+        return [utility, remainder]
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    return [utility, person_check(net, parent, forgotten=person, unseen=held_out)]
+    return [utility, remainder, person_check(net, parent, forgotten=person, unseen=held_out)]
 
 
 def _parent_net(context: JobContext) -> nn.Module | None:
