@@ -148,7 +148,7 @@ class Supervisor:
             if job_id not in self._misfits:
                 self._misfits.add(job_id)
                 _log.warning(
-                    "waiting_for_environment", job=job_id, hint='see "After an upgrade" in README.md'
+                    "waiting_for_environment", job=job_id, hint="trained elsewhere or before an upgrade"
                 )
 
     def _ask_environment(self) -> str:
