@@ -104,6 +104,8 @@ def load_keyring(settings: Settings) -> Keyring:
         SetupError: a key is missing or is not 32 bytes in hex.
     """
     hmac_text = _secret(settings, "hmac_keys").replace(",", "\n").split()
+    if not hmac_text:
+        raise SetupError("hmac_keys holds no key")
     return Keyring(
         hmac_keys=tuple(_key_bytes(text, name="hmac_keys") for text in hmac_text),
         plan_root=_key_bytes(_secret(settings, "plan_root"), name="plan_root"),

@@ -89,7 +89,7 @@ def idempotency_key(
         str | None,
         Header(
             alias="Idempotency-Key",
-            description="1 to 255 printable characters, bare or quoted; the same key and body get one answer.",
+            description="1 to 255 printable characters, bare or quoted; same key and body, same answer.",
         ),
     ] = None,
 ) -> str | None:

@@ -62,11 +62,13 @@ def test_a_route_needs_a_key_with_its_scope_and_no_other(
         assert _ask(client_of(service, world.key(scope)), method, path).status_code in (200, 202, 404)
 
 
-@pytest.mark.parametrize(
-    "header",
-    ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer exp_", "Bearer exp_000000000000_" + "A" * 43, "Bearer \xff\xfe",
-     "Bearer exp_%00", "exp_000000000000_" + "A" * 43],
-)  # fmt: skip
+WRONG_HEADERS = [
+    "", "Bearer", "Bearer ", "Basic YTpi", "Bearer exp_", "Bearer \xff\xfe", "Bearer exp_%00",
+    "Bearer exp_000000000000_" + "A" * 43, "exp_000000000000_" + "A" * 43,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", WRONG_HEADERS)
 def test_a_wrong_key_is_a_401(anonymous: httpx.Client, header: str) -> None:
     answer = anonymous.get("/deletions", headers={"Authorization": header.encode("latin-1")})
     problem_of(answer, 401, "unauthorized")
@@ -77,8 +79,6 @@ def test_every_character_of_a_key_counts(service: FastAPI, world: World) -> None
     token = world.key()
     for place in range(len(token)):
         wrong = token[:place] + ("0" if token[place] != "0" else "1") + token[place + 1 :]
-        if place == len(token) - 1:
-            continue  # the last one is the text of the secret all the same; see below
         assert client_of(service, wrong).get("/deletions").status_code == 401
     assert client_of(service, token[:-1]).get("/deletions").status_code == 401
     assert client_of(service, token).get("/deletions").status_code == 200

@@ -1,6 +1,7 @@
 """Models, versions, files and aliases over HTTP."""
 
 import hashlib
+import socket
 from pathlib import Path
 
 import httpx
@@ -71,10 +72,27 @@ def test_a_range_is_served_and_an_impossible_one_is_a_problem(admin: httpx.Clien
     problem_of(admin.get(FILE, headers={"Range": "miles=1-2"}), 400)
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2f..%2fexpunge.db", "%2e%2e%2f%2e%2e%2fkeys%2fhmac.key",
-                                  "..%5c..%5cx", "%00", "weights.safetensors%00", "WEIGHTS.SAFETENSORS", "%ff"])  # fmt: skip
+WRONG_NAMES = [
+    "%2e%2e", "..%2f..%2fexpunge.db", "%2e%2e%2f%2e%2e%2fkeys%2fhmac.key", "..%5c..%5cx", "%00",
+    "weights.safetensors%00", "WEIGHTS.SAFETENSORS", "%ff",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_NAMES)
 def test_a_file_name_is_never_a_path(admin: httpx.Client, model: ModelId, name: str) -> None:
     problem_of(admin.get(f"/models/churn/versions/1/files/{name}"), 404)
+
+
+@pytest.mark.parametrize("name", ["..", "../../../../keys/hmac.key", ".", "//etc/passwd"])
+def test_dots_on_the_wire_lead_nowhere(served: httpx.Client, model: ModelId, name: str) -> None:
+    # Raw, because clients take such dots out before they send.
+    key = served.headers["authorization"]
+    head = f"GET /models/churn/versions/1/files/{name} HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n"
+    with socket.create_connection((served.base_url.host, served.base_url.port), timeout=10) as wire:
+        wire.sendall(f"{head}Connection: close\r\n\r\n".encode())
+        answer = wire.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"application/problem+json" in answer
 
 
 def test_a_revoked_version_is_gone_and_so_is_a_purged_one(

@@ -6,15 +6,14 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.db.ids import new_id
 from app.db.requests import Filters
 from app.domain.access import Caller, Scope
-from app.domain.terms import DEFAULT_TENANT, KeyId, TenantName
+from app.domain.terms import KeyId, TenantName
 from app.services.show_deletions import list_deletions
 from tests.support.client import client_of
 from tests.support.problems import problem_of
 from tests.support.world import World
-
-ADMIN = Caller(key_id=KeyId("k"), tenant=DEFAULT_TENANT, scopes=frozenset({Scope.ADMIN}))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -22,16 +21,18 @@ ADMIN = Caller(key_id=KeyId("k"), tenant=DEFAULT_TENANT, scopes=frozenset({Scope
 def test_pages_put_together_are_the_list_as_it_was_at_the_first_page(
     world: World, limit: int, times: list[float]
 ) -> None:
+    world.tenant = TenantName(new_id("key"))  # the database is shared by the examples
+    caller = Caller(key_id=KeyId("k"), tenant=world.tenant, scopes=frozenset({Scope.ADMIN}))
     for at in times:  # many share a time: the id decides
         world.shift(world.post("somebody"), posted_at=at)
 
     def page(token: str | None) -> tuple[list[str], str | None]:
         found = list_deletions(
-            world.sessions, caller=ADMIN, filters=Filters(), limit=limit, token=token, keyring=world.keyring
+            world.sessions, caller=caller, filters=Filters(), limit=limit, token=token, keyring=world.keyring
         )
         return [item.id for item in found.items], found.next
 
-    whole, _ = _all(world)
+    whole, _ = _all(world, caller)
     seen, token = page(None)
     while token is not None:
         world.post("a newcomer")
@@ -40,9 +41,9 @@ def test_pages_put_together_are_the_list_as_it_was_at_the_first_page(
     assert seen == whole
 
 
-def _all(world: World) -> tuple[list[str], str | None]:
+def _all(world: World, caller: Caller) -> tuple[list[str], str | None]:
     found = list_deletions(
-        world.sessions, caller=ADMIN, filters=Filters(), limit=10_000, token=None, keyring=world.keyring
+        world.sessions, caller=caller, filters=Filters(), limit=10_000, token=None, keyring=world.keyring
     )
     return [item.id for item in found.items], found.next
 
