@@ -33,9 +33,9 @@ from app.keyring import create_keys
 from app.logs import configure_logging
 from app.main import create_app, open_context, openapi_document
 from app.services.api_keys import create_key, has_admin_key, list_keys, revoke_key
-from app.services.claim import retry_failed
 from app.services.installation import adopt_keys, require_fit
 from app.services.readmit import readmit
+from app.services.retry import retry_failed
 from app.services.show_deletions import list_deletions, show_deletion
 from app.services.show_models import list_models, list_versions, model_id_named
 from app.settings import Settings, get_settings

@@ -49,6 +49,12 @@ def targets_covered(session: Session, model_id: str, *, covers: int) -> Sequence
     return session.scalars(query.order_by(Target.id)).all()
 
 
+def failed_targets(session: Session, model_id: str) -> Sequence[Target]:
+    """Return the targets of a model that failed."""
+    query = select(Target).where(Target.model_id == model_id, Target.status == TargetStatus.FAILED)
+    return session.scalars(query.order_by(Target.id)).all()
+
+
 def requests_to_seal(session: Session, *, now: float, limit: int = 100) -> Sequence[str]:
     """Return the ids of received requests whose grace has ended, oldest first."""
     query = select(Request.id).where(Request.status == RequestStatus.RECEIVED, Request.seal_at <= now)
@@ -56,10 +62,11 @@ def requests_to_seal(session: Session, *, now: float, limit: int = 100) -> Seque
 
 
 def requests_to_close(session: Session, *, limit: int = 100) -> Sequence[str]:
-    """Return the ids of sealed requests none of whose targets still waits for a publication."""
+    """Return the ids of sealed requests none of whose targets waits for a publication or its purge."""
     waiting = select(Target.id).where(
         Target.request_id == Request.id,
-        Target.status.not_in([TargetStatus.PURGING, TargetStatus.COMPLETED, TargetStatus.CANCELLED]),
+        Target.status.not_in([TargetStatus.COMPLETED, TargetStatus.CANCELLED]),
+        or_(Target.status != TargetStatus.PURGING, Target.purged_at.is_(None)),
     )
     query = select(Request.id).where(
         Request.status.in_([RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED]),
@@ -137,6 +144,8 @@ def _narrowing(filters: Filters, *, as_shown_at: float | None) -> Iterator[Colum
         yield Request.status == filters.status
     if filters.model is not None:
         named = select(Target.id).join(Model, Model.id == Target.model_id)
+        if as_shown_at is not None:
+            named = named.where(Target.is_late.is_(False))
         yield named.where(Target.request_id == Request.id, Model.name == filters.model).exists()
     if filters.due_before is not None:
         yield Request.due_at < filters.due_before

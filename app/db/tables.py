@@ -178,10 +178,15 @@ class Target(Table):
     outcome: Mapped[str | None]
     through: Mapped[int | None]
     num_records: Mapped[int | None]
+    # The model was created after the request was posted. A request for a subject nobody held is closed by
+    # then and gets no such target, so products never see one.
+    is_late: Mapped[bool] = mapped_column(default=False)
     reason: Mapped[str | None] = mapped_column(Text)
     is_retryable: Mapped[bool | None]
     # What was purged for this target and what remains; goes into the full receipt.
     findings: Mapped[dict[str, Any] | None]
+    # When everything of the model that saw the records was gone; before that the request cannot be closed.
+    purged_at: Mapped[float | None]
     done_at: Mapped[float | None]
 
 

@@ -4,8 +4,6 @@ Promises: at most one worker holds a job at a time; a claim raises the fence, so
 no longer write; attempts are counted before the work, and a committed checkpoint resets the count.
 """
 
-from collections.abc import Sequence
-
 from sqlalchemy import Select, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
@@ -204,34 +202,3 @@ def _drop_temporary(session: Session, job: Job, *, store: BlobStore) -> None:
         session.delete(checkpoint)
     digests += drop_references(session, f"job:{job.id}")
     unlink_unreferenced(session, digests, store=store)
-
-
-def retry_failed(sessions: Sessions, model_id: ModelId) -> Sequence[JobId]:
-    """Queue the failed jobs of a model again, by an admin's word; each resumes at the step that failed."""
-    with writing(sessions) as session:
-        lock_model(session, model_id)
-        query = select(Job).where(Job.model_id == model_id, Job.status == JobStatus.FAILED)
-        newest: dict[str, Job] = {job.kind: job for job in session.scalars(query.order_by(Job.created_at))}
-        for job in newest.values():
-            _queue_again(session, job)
-        return [JobId(job.id) for job in newest.values() if job.status == JobStatus.QUEUED]
-
-
-def _queue_again(session: Session, job: Job) -> None:
-    taken = select(Job.id).where(
-        Job.model_id == job.model_id, Job.kind == job.kind, Job.status == JobStatus.QUEUED
-    )
-    if session.scalar(taken) is None:
-        job.status, job.error, job.finished_at, job.num_without_progress = JobStatus.QUEUED, None, None, 0
-        _revive_targets(session, job)
-
-
-def _revive_targets(session: Session, job: Job) -> None:
-    """A job that resumes behind ``prepare`` would find its targets failed, and could not move them on."""
-    covers = int(job.outputs.get("prepare", {}).get("covers", 0))
-    for target in targets_covered(session, job.model_id, covers=covers):
-        if job.kind != JobKind.SETTLE or target.status != TargetStatus.FAILED:
-            continue
-        target.status = moved(TargetStatus(target.status), TargetStatus.SCHEDULED)
-        target.reason, target.is_retryable = None, None
-        _restate_request(session, target.request_id)

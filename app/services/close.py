@@ -81,8 +81,12 @@ def destroy_revealed_nonces(sessions: Sessions) -> int:
 
 def _is_ready(request: Request, targets: Sequence[tuple[Target, Model]]) -> bool:
     lawful = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
-    done = {TargetStatus.PURGING, *ENDED_TARGETS}
-    return request.status in lawful and all(target.status in done for target, _ in targets)
+    return request.status in lawful and all(_is_done(target) for target, _ in targets)
+
+
+def _is_done(target: Target) -> bool:
+    """Whether nothing of the model remembers the subject: being published is not enough."""
+    return target.status in ENDED_TARGETS or target.purged_at is not None
 
 
 def _datasets(
@@ -157,7 +161,7 @@ def _complete(
     )
     product = product_statement(
         facts,
-        models=[model.name for _, model in targets],
+        models=[model.name for target, model in targets if not target.is_late],
         visible_at=visible_at(completed_at, request.reveal_at),
     )
     full = full_statement(

@@ -134,7 +134,11 @@ def _take_over_open_requests(session: Session, model: Model) -> None:
     for request in open_requests(session, tenant=model.tenant):
         lock_request(session, request.id)
         target = Target(
-            id=new_id("tgt"), request_id=request.id, model_id=model.id, status=TargetStatus.SCHEDULED
+            id=new_id("tgt"),
+            request_id=request.id,
+            model_id=model.id,
+            status=TargetStatus.SCHEDULED,
+            is_late=True,
         )
         session.add(target)
         session.flush()

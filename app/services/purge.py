@@ -55,6 +55,7 @@ def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, sc
         for target in targets_covered(session, model.id, covers=covers):
             target.status = moved(TargetStatus(target.status), TargetStatus.PURGING)
             target.outcome = target.outcome or Outcome.ALREADY_COVERED
+            target.purged_at = target.purged_at or now(session)
             # A second run finds nothing left to remove: what the first one removed stays on record.
             earlier = (target.findings or {}).get("purged")
             target.findings = {**(target.findings or {}), "purged": earlier or purged.to_json()}

@@ -212,7 +212,9 @@ def _shown_view(request: Request, targets: Sequence[tuple[Target, Model]], *, at
     done_at = times.shown_completed_at
     shown = public_target_status(status, times)
     parts = [
-        TargetView(model=model.name, status=shown, completed_at=done_at, truth=None) for _, model in targets
+        TargetView(model=model.name, status=shown, completed_at=done_at, truth=None)
+        for target, model in targets
+        if not target.is_late
     ]
     return _view(request, status=public_status(status, times), completed_at=done_at, targets=parts, at=at)
 

@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from app.services.claim import fail, finish, finish_step, report_progress
 from app.services.close import close_ready, destroy_revealed_nonces
+from app.services.create_model import NewModel, create_model
 from app.services.prepare import fix_scope
 from app.services.purge import purge
 from app.services.seal import seal_due
@@ -190,3 +191,19 @@ def test_admins_see_the_job_the_outcome_and_the_whole_trail(
 
 def test_there_is_no_receipt_before_the_end(admin: httpx.Client, pair: tuple[str, str]) -> None:
     problem_of(admin.get(f"/deletions/{pair[0]}/receipt"), 404, "receipt-not-ready")
+
+
+def test_a_model_created_meanwhile_shows_in_neither_request(
+    product: httpx.Client, admin: httpx.Client, world: World, pair: tuple[str, str]
+) -> None:
+    seal_due(world.sessions)
+    close_ready(world.sessions, keyring=world.keyring, erase=world.erase)
+    new = NewModel(
+        name="later", dataset="churn-data", recipe={}, recipe_digest="b" * 64, policy={}, training_seconds=1.0
+    )
+    create_model(world.sessions, new, tenant=world.tenant, place=lambda _id, _rows: [])
+    held, unheld = (_shown(product, world, request_id) for request_id in pair)
+    assert held == unheld
+    assert [item["id"] for item in product.get("/deletions", params={"model": "later"}).json()["items"]] == []
+    truth = admin.get(f"/deletions/{pair[0]}").json()["targets"]
+    assert [target["model"] for target in truth] == ["churn", "later"]

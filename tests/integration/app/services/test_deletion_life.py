@@ -12,10 +12,12 @@ from app.domain.errors import CoverageWouldFall, LeaseLost
 from app.domain.receipts import NOT_REACHED
 from app.domain.status import JobStatus, Outcome, RequestStatus, TargetStatus, VersionStatus
 from app.domain.terms import Claim
-from app.services.claim import fail, finish, finish_step, job_view, retry_failed
+from app.services.claim import fail, finish, finish_step, job_view
+from app.services.close import close_ready
 from app.services.events import broken_at
 from app.services.prepare import fix_scope
 from app.services.purge import purge
+from app.services.retry import retry_failed
 from app.services.seal import seal
 from app.signing import public_keys, verify
 from tests.support.world import World
@@ -189,14 +191,13 @@ def test_a_failed_job_fails_the_request_and_a_retry_completes_it(world: World, t
     assert world.request(request_id).status == RequestStatus.FAILED
     assert world.targets(request_id)[0].reason == "a gate did not hold"
 
-    assert retry_failed(world.sessions, model) == [claim.job_id]
-    again = world.claim()
-    assert again.step == "publish"
-    world.publish(again, weights=b"weights 2")
-    purge(world.sessions, again, covers=1, store=world.store, scratch=tmp_path)
-    finish(world.sessions, again, output={}, store=world.store)
+    (retried,) = retry_failed(world.sessions, model)
+    assert retry_failed(world.sessions, model) == []
+    assert world.request(request_id).status == RequestStatus.SCHEDULED
+    finish(world.sessions, _settle(world, tmp_path), output={}, store=world.store)
     assert world.close(request_id)
-    assert job_view(world.sessions, claim.job_id).status is JobStatus.SUCCEEDED
+    assert job_view(world.sessions, retried).status is JobStatus.SUCCEEDED
+    assert job_view(world.sessions, claim.job_id).status is JobStatus.FAILED
 
 
 def test_sealing_twice_numbers_once(world: World) -> None:
@@ -204,3 +205,37 @@ def test_sealing_twice_numbers_once(world: World) -> None:
     request_id = world.sealed("ann")
     assert seal(world.sessions, request_id) == []
     assert [number for number, _, _ in world.tombstones(model)] == [1, 2]
+
+
+def test_a_published_request_is_not_closed_before_its_artifacts_are_purged(
+    world: World, tmp_path: Path
+) -> None:
+    world.trained(subjects={"ann": 1, "bob": 1})
+    request_id = world.sealed("ann")
+    claim = world.claim()
+    fix_scope(world.sessions, claim)
+    world.publish(claim, weights=b"weights 2")
+    # A worker's sweep runs while the job is between its steps publish and purge.
+    assert close_ready(world.sessions, keyring=world.keyring, erase=world.erase) == []
+    assert not world.close(request_id)
+
+    purge(world.sessions, claim, covers=1, store=world.store, scratch=tmp_path)
+    assert close_ready(world.sessions, keyring=world.keyring, erase=world.erase) == [request_id]
+
+
+def test_a_retry_after_more_was_sealed_covers_all_of_it(world: World, tmp_path: Path) -> None:
+    model = world.trained(subjects={"ann": 1, "bob": 1, "cat": 1})
+    first = world.sealed("ann")
+    claim = world.claim()
+    scope = fix_scope(world.sessions, claim)
+    world.publish(claim, weights=b"weights 2")
+    fail(world.sessions, claim, error="the disk is gone", is_retryable=True)
+    second = world.sealed("bob")
+    retry_failed(world.sessions, model)
+
+    again = world.claim()
+    assert (scope.covers, fix_scope(world.sessions, again).covers) == (1, 2)
+    assert world.publish(again, weights=b"weights 3").covers == 2
+    purge(world.sessions, again, covers=2, store=world.store, scratch=tmp_path)
+    assert world.close(first)
+    assert world.close(second)
