@@ -310,7 +310,9 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, columns: tuple[str
         _print_json(rows)
         return
     shown = columns or tuple(rows[0] if rows else ())
-    table = Table(*shown)
+    table = Table()
+    for column in shown:
+        table.add_column(column, overflow="fold")  # an id that is cut off cannot be used
     for row in rows:
         table.add_row(*(_cell(column, row[column]) for column in shown))
     Console().print(table if rows else "none")

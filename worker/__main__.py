@@ -12,7 +12,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
-        sys.exit(f"expunge-worker: {error.name} is missing; install the worker: pip install 'expunge[worker]'")
+        hint = "install the worker: pip install 'expunge[worker]'"
+        sys.exit(f"expunge-worker: {error.name} is missing; {hint}")
     run()
 
 

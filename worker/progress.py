@@ -12,10 +12,10 @@ from app.domain.policy import Policy
 from app.domain.status import JobStatus
 from app.domain.terms import JobId, JobView
 from app.services.claim import job_view
-from worker.checking import Checked
+from worker.checking import Checked, proposed_plan
 from worker.installation import Installation
 from worker.supervisor import Supervisor
-from worker.training.recipe import Recipe
+from worker.training.recipe import PlanPart, Recipe
 
 POLL_SECONDS = 0.2
 _ENDED = (JobStatus.SUCCEEDED, JobStatus.FAILED)
@@ -69,11 +69,11 @@ def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Check
     table = Table(title=f"{recipe.name} on {recipe.data.dataset}", show_header=False)
     rows = {
         "training records": f"{checked.num_records:,} of {checked.num_subjects:,} subjects",
-        "plan": f"{plan.blocks} blocks, {plan.passes} passes of {plan.epochs} epochs, "
-        f"{plan.batches_per_block} batches a block",
+        "plan": _plan_line(plan),
         "block sizes": f"{sizes[0]} smallest, {sizes[len(sizes) // 2]} median, {sizes[-1]} largest",
         "records a batch": f"{checked.num_records / plan.blocks / plan.batches_per_block:.1f} on average, "
         f"batch_size {plan.batch_size}",
+        "we would propose": _plan_line(proposed_plan(checked.num_records, batch_size=plan.batch_size)),
         "a full training": f"about {checked.training_seconds:.1f} s here",
         "one deletion replays": f"{checked.expected_replay_share:.0%} of it on average "
         f"({policy.checkpoints} checkpoints)",
@@ -84,3 +84,10 @@ def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Check
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _plan_line(plan: PlanPart) -> str:
+    return (
+        f"blocks = {plan.blocks}, passes = {plan.passes}, epochs = {plan.epochs}, "
+        f"batches_per_block = {plan.batches_per_block}, batch_size = {plan.batch_size}"
+    )
