@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, NewType
 from urllib.parse import unquote
 
-from models_store.durable import flush_directory, make_directory, unlink, write_new
+from models_store.durable import flush_directory, make_directory, unlink, unlink_abandoned, written_new
 from models_store.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -153,15 +153,14 @@ class BlobStore:
             if _DIGEST.fullmatch(place.name) and place.parent.name == place.name[:2]:
                 yield Digest(place.name)
 
-    def sweep_temporary(self, older_than_seconds: float) -> int:
-        """Remove what killed writers left behind and say how many files; give live writers time."""
+    def sweep_temporary(self, older_than_seconds: float = 0.0) -> int:
+        """Remove what killed writers left behind and say how many files; a live writer locks its own."""
         newest_ns = time.time_ns() - int(older_than_seconds * 1e9)
         num_removed = 0
         for left_over in self._temporary.glob("*"):
             with suppress(FileNotFoundError):
                 if left_over.stat().st_mtime_ns <= newest_ns:
-                    left_over.unlink()
-                    num_removed += 1
+                    num_removed += unlink_abandoned(left_over)
         return num_removed
 
     def _place(self, digest: Digest) -> Path:
@@ -190,10 +189,9 @@ class BlobStore:
         make_directory(self._temporary)
         temporary = self._temporary / uuid.uuid4().hex
         try:
-            write_new(temporary, data=data)
-            with temporary.open("rb") as file:
+            with written_new(temporary, data=data), temporary.open("rb") as file:
                 _require_digest(digest, actual=_hash(file))
-            temporary.replace(place)
+                temporary.replace(place)
         finally:
             temporary.unlink(missing_ok=True)
         flush_directory(place.parent)

@@ -15,6 +15,7 @@ import structlog
 
 from app.domain.errors import ExpungeError, LeaseLost
 from app.domain.terms import Claim
+from app.logs import configure_logging
 from app.services.claim import fail, release
 from app.settings import Settings
 from models_store.errors import StoreError
@@ -38,6 +39,8 @@ class Ending(IntEnum):
 def run_child(settings: Settings, claim: Claim, lifeline: Connection) -> None:
     """Run steps until the job ends or a step wants a fresh process; the entry point of the process."""
     die_with_parent(lifeline)
+    # Without it structlog prints a trace with its local variables: refs, salts and digests of records.
+    configure_logging()
     raise SystemExit(_run(open_installation(settings), claim))
 
 

@@ -1,9 +1,11 @@
 """The steps of each kind of job, in order, each repeatable. ``run_steps`` is a loop over them.
 
 A step that fails or dies runs again from its beginning; what it needs from earlier steps stands in the
-job's outputs. ``verify`` runs in a fresh process: nothing that unlearning left in memory can help it.
+job's outputs, beside the seconds that its last attempt took. ``verify`` runs in a fresh process: nothing
+that unlearning left in memory can help it.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,13 +60,20 @@ def run_steps(installation: Installation, claim: Claim) -> Claim | None:
         step = steps[context.claim.step]
         if step.is_fresh and not is_first:
             return context.claim
-        output = step.run(context)
+        output = _timed(step, context)
         following = _following(claim.kind, step, output)
         if following is None:
             finish(installation.sessions, context.claim, output=output, store=installation.store)
             return None
         context.claim = finish_step(installation.sessions, context.claim, next_step=following, output=output)
         is_first = False
+
+
+def _timed(step: Step, context: JobContext) -> JsonObject:
+    """Run a step; its seconds stay with the job and enter neither evidence nor manifest."""
+    started = time.perf_counter()
+    output = step.run(context)
+    return {**output, "step_seconds": round(time.perf_counter() - started, 6)}
 
 
 def _following(kind: JobKind, step: Step, output: JsonObject) -> str | None:

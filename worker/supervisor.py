@@ -39,6 +39,8 @@ class Supervisor:
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
         self._misfits: set[JobId] = set()
+        # Whoever closed a request may have been killed before the scrub, or a reader prevented it.
+        self._needs_scrub = True
         self._context = fresh_processes()
         self.environment_digest = self._ask_environment()
 
@@ -84,6 +86,8 @@ class Supervisor:
 
     def _run(self, claim: Claim) -> None:
         """Run child after child until the job no longer goes on in a fresh process."""
+        # What a killed child left half-written may have seen whom this job forgets.
+        self._own.store.sweep_temporary()
         while True:
             code = self._run_child(claim)
             if code != _GOES_ON:
@@ -98,6 +102,7 @@ class Supervisor:
                 fence=claim.fence,
             )
         _log.info("child_ended", job=claim.job_id, code=code)
+        self._needs_scrub = True
         if self._stopping.is_set():
             release(self._sessions, claim, error=None, counts=False)
         elif code not in (0, _GAVE_UP, _LEASE_LOST):
@@ -135,12 +140,12 @@ class Supervisor:
         return min(HEARTBEAT_SECONDS, self._own.settings.lease_seconds / 3)
 
     def _sweep(self) -> None:
-        """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces."""
+        """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces; scrub."""
         seal_due(self._sessions)
-        if close_ready(self._sessions, keyring=self._own.keyring, erase=self._own.erase):
-            scrub(self._own.engine)
-        if destroy_revealed_nonces(self._sessions):
-            scrub(self._own.engine)
+        closed = close_ready(self._sessions, keyring=self._own.keyring, erase=self._own.erase)
+        num_destroyed = destroy_revealed_nonces(self._sessions)
+        if closed or num_destroyed or self._needs_scrub:
+            self._needs_scrub = not scrub(self._own.engine)
 
     def _warn_of_misfits(self) -> None:
         """Say once for each job that it waits for another environment than this worker's."""

@@ -20,6 +20,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
+SCRUB_TIMEOUT_MILLISECONDS = 100
 WRITES = "expunge_writes"
 
 
@@ -92,9 +93,12 @@ def scrub(engine: Engine) -> bool:
         return True
     raw = engine.raw_connection()
     try:
+        # While it waits for a reader no one can write: better to try again soon.
+        raw.cursor().execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MILLISECONDS}")
         busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
     finally:
+        raw.cursor().execute(f"PRAGMA busy_timeout={round(1000 * BUSY_TIMEOUT_SECONDS)}")
         raw.close()
 
 

@@ -45,16 +45,23 @@ class CheckpointView:
 
 
 def save_checkpoint(
-    sessions: Sessions, claim: Claim, facts: CheckpointFacts, *, data: bytes, store: BlobStore
+    sessions: Sessions,
+    claim: Claim,
+    facts: CheckpointFacts,
+    *,
+    data: bytes,
+    store: BlobStore,
+    resumed_from: str | None = None,
 ) -> str:
     """Keep a state and return its blob's digest; a job's newer rolling checkpoint replaces the older.
 
+    Not the one that this attempt resumed from: its lineage is judged before the version is published.
     One transaction before the bytes: a row whose blob never came is a miss when somebody looks for it.
     """
     digest = digest_of(data)
     with writing(sessions) as session:
         job = fenced(session, claim)
-        stale = _same_place(session, claim, facts)
+        stale = [row for row in _same_place(session, claim, facts) if row.digest != resumed_from]
         checkpoint = Checkpoint(
             id=new_id("ckp"),
             model_id=claim.model_id,

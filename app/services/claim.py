@@ -76,7 +76,8 @@ def release(sessions: Sessions, claim: Claim, *, error: str | None, counts: bool
         job.owner, job.lease_until, job.error = None, 0.0, error
         if not counts:
             job.num_attempts -= 1
-            job.num_without_progress -= 1
+            # A checkpoint may have reset it since the claim.
+            job.num_without_progress = max(0, job.num_without_progress - 1)
 
 
 def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: JsonObject) -> Claim:

@@ -8,17 +8,22 @@ from collections.abc import Iterable
 
 from sqlalchemy.orm import Session
 
-from app.db.jobs import is_referenced, lock_blob, references_of
+from app.db.jobs import fenced, is_referenced, lock_blob, references_of
 from app.db.session import Sessions, writing
 from app.db.tables import BlobReference
+from app.domain.terms import Claim
 from models_store.blobs import BlobStore, Digest, digest_of
 
 
-def put_blob(sessions: Sessions, data: bytes, *, owner: str, store: BlobStore) -> Digest:
-    """Register ``owner``'s need of a blob, then make sure that the store holds it."""
-    digest = digest_of(data)
+def put_blob(sessions: Sessions, data: bytes, *, claim: Claim, store: BlobStore) -> Digest:
+    """Register a job's need of a blob, then make sure that the store holds it.
+
+    Raises:
+        LeaseLost: another worker holds the job; what this one made may have been purged meanwhile.
+    """
     with writing(sessions) as session:
-        add_reference(session, digest, owner=owner)
+        fenced(session, claim)
+        add_reference(session, digest_of(data), owner=f"job:{claim.job_id}")
     return store.put(data)
 
 

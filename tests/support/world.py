@@ -158,9 +158,8 @@ class World:
     ) -> PublishedVersion:
         """Publish a version that covers all that is sealed, or so much."""
         manifest = self.manifest(claim, name=name, weights=weights, covers=covers)
-        own = f"job:{claim.job_id}"
-        put_blob(self.sessions, weights, owner=own, store=self.store)
-        put_blob(self.sessions, manifest.to_bytes(), owner=own, store=self.store)
+        put_blob(self.sessions, weights, claim=claim, store=self.store)
+        put_blob(self.sessions, manifest.to_bytes(), claim=claim, store=self.store)
         return publish(self.sessions, claim, manifest, environment_digest=ENVIRONMENT)
 
     def manifest(self, claim: Claim, *, name: str, weights: bytes, covers: int | None) -> Manifest:

@@ -16,17 +16,32 @@ POWER = "certain for a resume point or a final state that met a forgotten record
 
 
 def lineage_check(
-    context: JobContext, scope: Scope, *, resumed_from: Sequence[str | None], constituents: Sequence[str]
+    context: JobContext,
+    scope: Scope,
+    *,
+    predicted_from: Sequence[str | None],
+    resumed_from: Sequence[str | None],
+    constituents: Sequence[str],
 ) -> Check:
-    """Judge resume points and final states by numbers and positions alone, not by the keys replay goes by."""
+    """Judge resume points and final states by numbers and positions alone, not by the keys replay goes by.
+
+    A resume point said in advance was made by other jobs, so only what those recorded of it counts: by
+    keeping equal bytes itself, this job would clear any state. After a crash it may resume from its own.
+    """
     with reading(context.installation.sessions) as session:
         marks = marks_of(session, context.claim.model_id, through=scope.covers)
         rows = checkpoints_of(session, context.claim.model_id)
+    earlier = [row for row in rows if row.job_id != context.claim.job_id]
+    judged = {
+        "the resume point said in advance": (predicted_from, earlier),
+        "the resume point": (resumed_from, rows),
+        "the final state": (constituents, rows),
+    }
     problems = [
         f"shard {shard}: {what} met tombstones {numbers[:5]}"
-        for shard, digests in enumerate(zip(resumed_from, constituents, strict=True))
-        for what, digest in zip(("the resume point", "the final state"), digests, strict=True)
-        if (numbers := _seen(rows, marks, shard=shard, digest=digest))
+        for what, (digests, known) in judged.items()
+        for shard, digest in enumerate(digests)
+        if (numbers := _seen(known, marks, shard=shard, digest=digest))
     ]
     figures = {"num_tombstones": len(marks), "num_resume_points": sum(d is not None for d in resumed_from)}
     return Check(

@@ -16,6 +16,7 @@ from worker.context import JobContext
 from worker.data.loader import Loader
 from worker.evaluation.gates import Check
 from worker.training.loop import run_positions
+from worker.training.placement import BEFORE_FIRST
 from worker.training.state import TrainingState, initial_state, restore, state_digest
 
 NAME = "witness"
@@ -24,10 +25,15 @@ POWER = (
     "watched blocks / blocks run for a fault in one other block"
 )
 
+NEVER_RECORDED = "never recorded"
+
 
 @dataclass(frozen=True)
 class Recomputation:
-    """Blocks after ``after`` up to ``stop`` to run again, from the state of ``blob`` (None: at the start)."""
+    """Blocks after ``after`` up to ``stop`` to run again, from the state of ``blob`` (None: at the start).
+
+    ``wanted`` is the state digest that the job recorded after ``stop``, or ``NEVER_RECORDED``.
+    """
 
     shard: int
     after: int
@@ -81,12 +87,13 @@ def planned_work(
     work = []
     for shard, touched in scope.first_touched.items():
         after, blob = resumes_after[shard], resumes_from[shard]
+        if after >= touched:
+            # No state from there on can be believed: begin where nobody has been met yet.
+            after, blob = BEFORE_FIRST, None
         stop = last if is_unmoved else touched
-        work.append(
-            Recomputation(
-                shard=shard, after=after, stop=stop, blob=blob, wanted=kept[shard, stop].state_digest
-            )
-        )
+        row = kept.get((shard, stop))
+        wanted = NEVER_RECORDED if row is None else row.state_digest
+        work.append(Recomputation(shard=shard, after=after, stop=stop, blob=blob, wanted=wanted))
     for (shard, position), row in sorted(kept.items()):
         before = kept.get((shard, position - 1))
         if before is not None and position != scope.first_touched.get(shard):

@@ -21,7 +21,7 @@ def publish(context: JobContext) -> JsonObject:
     """Return the number and digests of the version; publishing again finds it published."""
     own = context.installation
     manifest = build_manifest(context)
-    put_blob(own.sessions, manifest.to_bytes(), owner=f"job:{context.claim.job_id}", store=own.store)
+    put_blob(own.sessions, manifest.to_bytes(), claim=context.claim, store=own.store)
     published = publish_version(
         own.sessions, context.claim, manifest, environment_digest=context.environment.digest()
     )

@@ -1,5 +1,7 @@
 """verify, in a fresh process: the gates of an exact version, and the figures that only inform."""
 
+import time
+
 from torch import nn
 
 from app.db.models import alias_version, files_of
@@ -40,10 +42,16 @@ def verify(context: JobContext) -> JsonObject:
     forgotten = context.forgotten(above=scope.settled, covers=scope.covers)
     poisoned = context.loader(retained, poisoned=forgotten)
     files = [_store_weights(context, net) for net in nets]
-    resumed_from = unlearned.resumed_from
+    witness, witness_seconds = _timed_witness(context, scope, loader=poisoned, digest=digest)
     checks = [
-        lineage_check(context, scope, resumed_from=resumed_from, constituents=unlearned.constituents),
-        *_witness(context, scope, loader=poisoned, digest=digest),
+        lineage_check(
+            context,
+            scope,
+            predicted_from=prediction_of(context).resumes_from,
+            resumed_from=unlearned.resumed_from,
+            constituents=unlearned.constituents,
+        ),
+        *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
     ]
@@ -55,6 +63,7 @@ def verify(context: JobContext) -> JsonObject:
         "evidence": evidence,
         "retained_digest": records_digest(retained),
         "warnings": list(warnings_of(checks)),
+        "witness_seconds": round(witness_seconds, 6),
     }
 
 
@@ -69,7 +78,15 @@ def _store_weights(context: JobContext, net: nn.Module) -> Digest:
 
 def _store(context: JobContext, data: bytes) -> Digest:
     own = context.installation
-    return put_blob(own.sessions, data, owner=f"job:{context.claim.job_id}", store=own.store)
+    return put_blob(own.sessions, data, claim=context.claim, store=own.store)
+
+
+def _timed_witness(
+    context: JobContext, scope: Scope, *, loader: Loader, digest: str
+) -> tuple[list[Check], float]:
+    started = time.perf_counter()
+    checks = _witness(context, scope, loader=loader, digest=digest)
+    return checks, time.perf_counter() - started
 
 
 def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:

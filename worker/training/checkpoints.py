@@ -12,7 +12,6 @@ import numpy as np
 
 from models_store.manifest import digest_json
 from worker.data.records import RecordTable
-from worker.training.placement import BEFORE_FIRST
 from worker.training.recipe import PlanPart
 
 
@@ -39,11 +38,6 @@ def checkpoint_keys(identity: RunIdentity, table: RecordTable, *, plan: PlanPart
         hashlib.sha256(f"{base}|{shard}|{position}|".encode() + prefix).hexdigest()
         for position, prefix in enumerate(prefixes)
     ]
-
-
-def newest(positions: Sequence[int]) -> int:
-    """Return the furthest of these positions, or ``BEFORE_FIRST`` when there is none."""
-    return max(positions, default=BEFORE_FIRST)
 
 
 def records_digest(table: RecordTable) -> str:

@@ -1,7 +1,7 @@
 """Record a run while it goes: checkpoints where the policy wants them, witness states, progress.
 
-Promises: at most one rolling checkpoint a job, at most every 30 s; every write checks the fence, so a
-worker that lost its lease stops at the next block.
+Promises: at most one rolling checkpoint a job besides the one it resumed from, at most every 30 s; every
+write checks the fence, so a worker that lost its lease stops at the next block.
 """
 
 import time
@@ -27,6 +27,7 @@ class RunRecorder:
     keys: list[str]
     watched: frozenset[int]
     total_records: int
+    resumed_from: str | None = None
     num_records: int = 0
     num_blocks: int = 0
     checkpoint_seconds: float = 0.0
@@ -79,7 +80,12 @@ class RunRecorder:
         )
         own = self.context.installation
         digest = save_checkpoint(
-            own.sessions, self.context.claim, facts, data=pack_state(state), store=own.store
+            own.sessions,
+            self.context.claim,
+            facts,
+            data=pack_state(state),
+            store=own.store,
+            resumed_from=self.resumed_from,
         )
         if role == "final":
             self.final_digest = digest

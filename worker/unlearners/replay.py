@@ -98,6 +98,7 @@ class _Exact:
             keys=keys,
             watched=frozenset(watched),
             total_records=sum(sizes),
+            resumed_from=resume.blob,
         )
         started = time.perf_counter()
         recorder.before_first(resume.position + 1, state)

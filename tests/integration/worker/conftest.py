@@ -1,0 +1,62 @@
+"""Trained models to delete from. One training serves all tests that want the default one: each gets a copy."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.trained import Lab, recipe_of
+from worker.training.recipe import Recipe
+
+NewLab = Callable[..., Lab]
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Path:
+    """The home of an MLP trained with momentum that kept every checkpoint."""
+    home = tmp_path_factory.mktemp("trained") / "home"
+    shutil.copytree(migrated_home, home)
+    lab = Lab.create(home, recipe_of(), checkpoints="all")
+    lab.work()
+    lab.close()
+    return home
+
+
+@pytest.fixture
+def lab(trained_home: Path, tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab.copied(trained_home, to=tmp_path / "lab")
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def twin(trained_home: Path, tmp_path: Path) -> Iterator[Lab]:
+    """A second copy of the same training, to do something else with."""
+    twin = Lab.copied(trained_home, to=tmp_path / "twin")
+    yield twin
+    twin.close()
+
+
+@pytest.fixture
+def third(trained_home: Path, tmp_path: Path) -> Iterator[Lab]:
+    """A third copy."""
+    third = Lab.copied(trained_home, to=tmp_path / "third")
+    yield third
+    third.close()
+
+
+@pytest.fixture
+def new_lab(migrated_home: Path, tmp_path: Path) -> Iterator[NewLab]:
+    """Makes labs with an untrained model; closes them."""
+    made: list[Lab] = []
+
+    def make(recipe: Recipe | None = None, **policy: object) -> Lab:
+        home = tmp_path / f"new-{len(made)}"
+        shutil.copytree(migrated_home, home)
+        made.append(Lab.create(home, recipe or recipe_of(), **policy))
+        return made[-1]
+
+    yield make
+    for lab in made:
+        lab.close()

@@ -1,0 +1,83 @@
+"""Accuracy and the person's figures: they inform, warn beyond max_drop, and gate nothing."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from worker.evaluation.utility import Sample, accuracy, logits_of, person_check, utility_check
+
+NOBODY = Sample(inputs=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.int64))
+
+
+class Says(nn.Module):
+    """Answers with the inputs as logits, turned round if told so."""
+
+    def __init__(self, *, is_wrong: bool = False) -> None:
+        super().__init__()
+        self.is_wrong = is_wrong
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits (N, 2)."""
+        return inputs.flip(1) if self.is_wrong else inputs
+
+
+def sample(*labels: int, confidence: float = 1.0) -> Sample:
+    found = torch.tensor(labels)
+    return Sample(inputs=nn.functional.one_hot(found, 2).float() * confidence, labels=found)
+
+
+@pytest.mark.parametrize(("max_drop", "holds"), [(0.74, False), (0.75, True), (1.0, True)])
+def test_a_drop_beyond_what_the_policy_allows_warns_and_never_gates(max_drop: float, holds: bool) -> None:
+    mixed = Sample(inputs=torch.eye(2)[[0, 0, 0, 1]], labels=torch.tensor([0, 0, 0, 1]))
+    mixed = Sample(inputs=mixed.inputs, labels=mixed.labels)
+    worse = Says()
+    worse.register_forward_hook(lambda m, i, out: torch.eye(2)[[1] * len(out)])
+    check = utility_check(worse, Says(), held_out=mixed, retained=mixed, max_drop=max_drop)
+    assert (check.holds, check.is_gate) == (holds, False)
+    assert check.figures["after"] == {"held_out": 0.25, "retained": 0.25}
+    assert check.figures["before"] == {"held_out": 1.0, "retained": 1.0}
+
+
+def test_the_first_version_has_nothing_to_fall_from() -> None:
+    check = utility_check(Says(), None, held_out=sample(0, 1), retained=NOBODY, max_drop=0.0)
+    assert check.holds
+    assert check.figures["before"] == {"held_out": None, "retained": None}
+    assert check.figures["after"] == {"held_out": 1.0, "retained": None}
+
+
+def test_a_better_version_never_warns() -> None:
+    probe = sample(0, 1, 1)
+    check = utility_check(Says(), Says(is_wrong=True), held_out=probe, retained=probe, max_drop=0.0)
+    assert check.holds
+
+
+def test_the_persons_loss_and_confidence_are_in_closed_form() -> None:
+    unseen = sample(0, 1, 1, confidence=0.5)
+    check = person_check(Says(), Says(is_wrong=True), forgotten=sample(1, 1), unseen=unseen)
+    share = math.e / (math.e + 1)
+    assert check.figures["forgotten_after"] == {
+        "mean_loss_nats": pytest.approx(-math.log(share), abs=1e-6),
+        "mean_confidence": pytest.approx(share, abs=1e-6),
+    }
+    assert check.figures["forgotten_before"]["mean_confidence"] == pytest.approx(1 - share, abs=1e-6)  # type: ignore[index, call-overload]
+    assert check.figures["num_unseen"] == 2  # of the same label alone
+    assert not check.is_gate
+
+
+def test_nobody_gives_no_figures() -> None:
+    check = person_check(Says(), None, forgotten=NOBODY, unseen=sample(0))
+    assert check.figures["forgotten_after"] is None
+    assert check.figures["unseen_after"] is None
+    assert accuracy(Says(), NOBODY) is None
+
+
+@pytest.mark.parametrize("is_training", [False, True])
+def test_evaluation_uses_evaluation_mode_and_leaves_the_net_as_it_was(is_training: bool) -> None:
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.9)).train(is_training)
+    inputs = torch.randn(1201, 2)
+    logits = logits_of(net, inputs)
+    assert torch.allclose(logits, inputs, atol=1e-4)
+    assert net.training is is_training
+    assert int(net[0].num_batches_tracked) == 0

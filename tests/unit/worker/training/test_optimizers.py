@@ -1,0 +1,54 @@
+"""Learning-rate schedules in closed form; optimizers as the recipe names them."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from worker.training.optimizers import build_optimizer, learning_rate
+from worker.training.recipe import AdamwPart, SchedulePart, SgdPart
+
+SGD = SgdPart(name="sgd", learning_rate=0.2)
+
+
+@pytest.mark.parametrize("step", [0, 3, 99])
+def test_a_constant_rate_stays(step: int) -> None:
+    assert learning_rate(SGD, SchedulePart(), step=step, num_steps=100) == 0.2
+
+
+@pytest.mark.parametrize(("share", "floor"), [(0.0, 0.0), (0.1, 0.02), (1.0, 0.2)])
+def test_a_cosine_falls_from_the_rate_to_its_final_share(share: float, floor: float) -> None:
+    schedule = SchedulePart(name="cosine", final_share=share)
+    rates = [learning_rate(SGD, schedule, step=step, num_steps=1000) for step in range(1000)]
+    expected = [floor + (0.2 - floor) * (1 + math.cos(math.pi * t / 1000)) / 2 for t in range(1000)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[500] == pytest.approx((0.2 + floor) / 2)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_sgd_takes_what_the_recipe_says() -> None:
+    part = SgdPart(name="sgd", learning_rate=0.3, momentum=0.9, nesterov=True, weight_decay=0.01)
+    (group,) = build_optimizer(part, [nn.Parameter(torch.zeros(2))]).param_groups
+    found = {key: group[key] for key in ("lr", "momentum", "nesterov", "weight_decay", "foreach", "fused")}
+    assert found == {
+        "lr": 0.3, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01, "foreach": False, "fused": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("implementation", ["single", "foreach", "fused"])
+def test_adamw_takes_the_kernels_of_the_recipe(implementation: str) -> None:
+    part = AdamwPart.model_validate(
+        {
+            "name": "adamw",
+            "learning_rate": 0.1,
+            "betas": [0.8, 0.9],
+            "eps": 1e-6,
+            "implementation": implementation,
+        }
+    )
+    (group,) = build_optimizer(part, [nn.Parameter(torch.zeros(2))]).param_groups
+    assert (group["betas"], group["eps"], group["lr"]) == ((0.8, 0.9), 1e-6, 0.1)
+    assert group["foreach"] == (implementation == "foreach")
+    assert group["fused"] == (implementation == "fused")
