@@ -1,0 +1,1 @@
+"""The demo, and one module for each claim about speed or size; each runs by one command from the root."""
