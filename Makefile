@@ -33,8 +33,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
+	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.door
 	$(BIN)/python -m benchmarks.render
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .demo .demo-cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

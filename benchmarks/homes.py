@@ -1,6 +1,6 @@
-"""Temporary installations for benchmarks: MNIST with synthetic subjects, trained and asked by real processes.
+"""Temporary installations for benchmarks: MNIST with synthetic subjects, and real processes that work on it.
 
-Subjects hold 1 to 10 records each, drawn with a fixed seed: what a benchmark forgets is often several records.
+Subjects hold 1 to 10 records each, drawn with a fixed seed, so that what is forgotten is often several.
 """
 
 import dataclasses
@@ -28,7 +28,8 @@ from worker.data.importing import ImportOrder, import_source
 from worker.data.sources import SourceOptions, SourceTable, read_source
 from worker.installation import Installation
 
-RECIPE = Path(__file__).parent / "recipes" / "mnist.toml"
+RECIPES = Path(__file__).parent / "recipes"
+RECIPE = RECIPES / "mnist.toml"
 DATASET = "mnist"
 SUBJECT_SIZES = (1, 1, 1, 2, 3, 5, 10)
 SUBJECTS_SEED = 1

@@ -124,16 +124,21 @@ def free_port() -> int:
 
 def processes_over(home: Path) -> list[int]:
     """Return the ids of living servers and workers of a home folder."""
-    wanted = str(home.resolve())
+    wanted = home.resolve()
     found = []
     for process in psutil.process_iter():
         try:
             is_ours = any(Path(part).name in ("expunge", "expunge-worker") for part in process.cmdline()[:2])
-            if is_ours and str(Path(process.environ().get("EXPUNGE_HOME", "")).resolve()) == wanted:
+            if is_ours and _home_of(process) == wanted:
                 found.append(process.pid)
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or somebody else's
     return found
+
+
+def _home_of(process: psutil.Process) -> Path:
+    """Return the home folder of a process; a relative one hangs on its own working directory, not on ours."""
+    return (Path(process.cwd()) / process.environ().get("EXPUNGE_HOME", "")).resolve()
 
 
 def peak_memory_bytes(process: subprocess.Popen[str]) -> int:

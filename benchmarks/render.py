@@ -23,6 +23,7 @@ def main() -> None:
 
 def _part(path: Path) -> str:
     rows = read_rows(path)
+    origins = dict.fromkeys((row.command, row.device) for row in rows)
     lines = [
         f"## {path.stem}",
         "",
@@ -32,10 +33,7 @@ def _part(path: Path) -> str:
         _line(tuple("---" for _ in COLUMNS)),
         *(_line(_cells(row)) for row in rows),
         "",
-        *(
-            f"`{command}` on {device}"
-            for command, device in dict.fromkeys((r.command, r.device) for r in rows)
-        ),
+        *(f"`{command}` on {device}" for command, device in origins),
         "",
     ]
     return "\n".join(lines)

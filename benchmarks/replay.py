@@ -58,27 +58,22 @@ def _subjects(home: Home, subject_ids: Sequence[str]) -> list[Held]:
 def _rows(trainings: list[JobFigures], replays: list[JobFigures], *, peak_bytes: int) -> list[Row]:
     made = sheet(COMMAND, threads=1)
     whole = statistics.median(each.loop_seconds for each in trainings)
-    num_blocks = trainings[0].num_blocks
-    ratios = [each.loop_seconds / (whole * each.num_blocks / num_blocks) for each in replays]
+    total, training = trainings[0].num_blocks, statistics.median(each.seconds for each in trainings)
+    ratios = [each.loop_seconds / (whole * each.num_blocks / total) for each in replays]
     shares = [100 * each.checkpoint_seconds / each.loop_seconds for each in trainings]
     return [
-        made.median(
-            "replay / its share of a training", ratios, unit="ratio", baseline="blocks run / all x loop; target <= 1.05"
-        ),
-        made.median(
-            "blocks run by a replay", [each.num_blocks for each in replays], unit="blocks", baseline=f"{num_blocks} in all"
-        ),
-        made.median("training loop", [each.loop_seconds for each in trainings], unit="s", baseline="whole trainings"),
+        made.median("replay loop", ratios, unit="x its share", baseline="blocks run / all; target <= 1.05"),
+        made.median("blocks run", [r.num_blocks for r in replays], unit="blocks", baseline=f"{total} in all"),
+        made.median("training loop", [t.loop_seconds for t in trainings], unit="s", baseline="all blocks"),
         made.median("checkpoint writing", shares, unit="% of training", baseline="target <= 3 %"),
         made.median(
-            "claim to completed", [each.seconds for each in replays], unit="s",
-            baseline=f"{statistics.median(each.seconds for each in trainings):.1f} s for a training",
+            "claim to completed", [r.seconds for r in replays], unit="s", baseline=f"training: {training:.1f}"
         ),
-        made.median("fixed", [each.fixed_seconds for each in replays], unit="s", baseline="target <= 3 s"),
+        made.median("fixed", [r.fixed_seconds for r in replays], unit="s", baseline="target <= 3 s"),
         *_split(made, replays),
-        made.median("witness", [each.witness_seconds for each in replays], unit="s", baseline="not in fixed"),
-        made.one("peak memory of a training process", peak_bytes / MEBIBYTE, unit="MiB", baseline="target < 1024"),
-    ]  # fmt: skip
+        made.median("witness", [r.witness_seconds for r in replays], unit="s", baseline="not in fixed"),
+        made.one("peak memory", peak_bytes / MEBIBYTE, unit="MiB", baseline="a training; target < 1024"),
+    ]
 
 
 def _split(made: Sheet, replays: list[JobFigures]) -> list[Row]:

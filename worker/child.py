@@ -5,6 +5,7 @@ the one border of the worker with a broad ``except``.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import threading
@@ -41,6 +42,8 @@ def run_child(settings: Settings, claim: Claim, lifeline: Connection) -> None:
     die_with_parent(lifeline)
     # Without it structlog prints a trace with its local variables: refs, salts and digests of records.
     configure_logging()
+    # What torch brought along stays: walking it at every collection takes as long as reading the records.
+    gc.freeze()
     raise SystemExit(_run(open_installation(settings), claim))
 
 

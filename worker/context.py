@@ -97,14 +97,19 @@ class JobContext:
         with reading(self.installation.sessions) as session:
             return table_from_rows(forgotten_records(session, self.model.row, above=above, covers=covers))
 
-    def loader(self, table: RecordTable, *, poisoned: RecordTable | None = None) -> Loader:
-        """Return a loader of ``table``; poisoned records become NaN wherever they turn up."""
+    def loader(
+        self, table: RecordTable, *, poisoned: RecordTable | None = None, reads_all: bool = True
+    ) -> Loader:
+        """Return a loader of ``table``; poisoned records become NaN wherever they turn up.
+
+        ``reads_all`` False spares a step that meets few blocks from reading all of them.
+        """
         return Loader(
             self.data_file,
             table,
             transform=transform_of(self.recipe, self.model.layout),
             device=self.device,
-            resident_bytes=self.installation.settings.resident_bytes,
+            resident_bytes=self.installation.settings.resident_bytes if reads_all else 0,
             poisoned=() if poisoned is None else poisoned.row_N.tolist(),
         )
 

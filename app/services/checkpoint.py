@@ -44,7 +44,7 @@ class CheckpointView:
     state_digest: str
 
 
-def save_checkpoint(
+def register_checkpoint(
     sessions: Sessions,
     claim: Claim,
     facts: CheckpointFacts,
@@ -53,10 +53,11 @@ def save_checkpoint(
     store: BlobStore,
     resumed_from: str | None = None,
 ) -> str:
-    """Keep a state and return its blob's digest; a job's newer rolling checkpoint replaces the older.
+    """Register a state and return the digest under which the caller puts ``data`` next.
 
-    Not the one that this attempt resumed from: its lineage is judged before the version is published.
-    One transaction before the bytes: a row whose blob never came is a miss when somebody looks for it.
+    A job's newer rolling checkpoint replaces the older, but not the one that this attempt resumed from:
+    its lineage is judged before the version is published. One transaction before the bytes: a row whose
+    blob never came is a miss when somebody looks for it.
     """
     digest = digest_of(data)
     with writing(sessions) as session:
@@ -79,7 +80,6 @@ def save_checkpoint(
         add_reference(session, digest, owner=f"checkpoint:{checkpoint.id}")
         forget_checkpoints(session, stale, store=store)
         job.num_without_progress = 0
-    store.put(data)
     return digest
 
 

@@ -15,7 +15,7 @@ from app.db.models import lock_model, versions_of
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
-from app.db.tables import Checkpoint, Job, Model, ScratchCopy, Version
+from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Version
 from app.domain.coverage import Artifact, Mark, is_clean
 from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus, moved
 from app.domain.terms import Claim, JsonObject, JsonValue
@@ -69,7 +69,7 @@ def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStor
     digests = [digest for row in versions for digest in drop_references(session, f"version:{row.id}")]
     for row in versions:
         row.status, row.purged_at = VersionStatus.PURGED, now(session)
-    digests += _references_of_ended_jobs(session, model)
+    digests += [*_references_of_ended_jobs(session, model), *_strays(session, store)]
     blobs += unlink_unreferenced(session, digests, store=store)
     num_copies = _purge_scratch(session, model, marks=marks, scratch=scratch)
     names = [row.manifest_digest for row in versions]
@@ -88,6 +88,14 @@ def _references_of_ended_jobs(session: Session, model: Model) -> list[str]:
         for job_id in session.scalars(ended).all()
         for digest in drop_references(session, f"job:{job_id}")
     ]
+
+
+def _strays(session: Session, store: BlobStore) -> list[str]:
+    """Return blobs that no row knows: a worker that had lost its lease wrote them after they were purged.
+
+    Whoever puts a blob registers it first, so nothing that is still to be used can be among them.
+    """
+    return [digest for digest in store.digests() if session.get(Blob, digest) is None]
 
 
 def _is_clean_checkpoint(row: Checkpoint, marks: list[Mark]) -> bool:

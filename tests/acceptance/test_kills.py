@@ -84,4 +84,4 @@ def require_tidy(home: Home) -> None:
     home.wait_for("the end of every process", lambda: not any(own.family() for own in home.processes))
     needed = {row["digest"] for row in home.rows("SELECT digest FROM blob_references")}
     assert set(home.store_files()) == needed
-    assert not list((home.path / "scratch").iterdir())
+    assert not list((home.path / "scratch").glob("*"))

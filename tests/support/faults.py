@@ -1,4 +1,4 @@
-"""Unlearning methods with one fault each, a store that loses power, and nets whose training cannot be replayed."""
+"""Unlearning methods with one fault each, a store that loses power, nets that cannot be replayed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.db.jobs import checkpoints_of
 from app.db.session import reading
 from app.domain.terms import CheckpointId, JobId
-from app.services.checkpoint import CheckpointFacts, CheckpointView, save_checkpoint
+from app.services.checkpoint import CheckpointFacts, CheckpointView, register_checkpoint
 from app.services.prepare import Scope
 from models_store.blobs import BlobStore, Digest
 from worker.context import JobContext
@@ -163,7 +163,9 @@ def _save_final(context: JobContext, scope: Scope, state: TrainingState, *, posi
         state_digest=state_digest(state),
     )
     own = context.installation
-    return save_checkpoint(own.sessions, context.claim, facts, data=pack_state(state), store=own.store)
+    data = pack_state(state)
+    register_checkpoint(own.sessions, context.claim, facts, data=data, store=own.store)
+    return own.store.put(data)
 
 
 def _bytes(context: JobContext, checkpoint: CheckpointView) -> bytes:

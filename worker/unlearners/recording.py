@@ -5,21 +5,24 @@ write checks the fence, so a worker that lost its lease stops at the next block.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from app.services.checkpoint import CheckpointFacts, save_checkpoint
+from app.services.checkpoint import CheckpointFacts, register_checkpoint
 from app.services.claim import report_progress
+from models_store.blobs import Digest
 from worker.context import JobContext
 from worker.training.placement import kept_positions
 from worker.training.state import TrainingState, pack_state, state_digest
 
 ROLLING_SECONDS = 30.0
 PROGRESS_SECONDS = 0.5
+WRITES_AHEAD = 2
 
 
 @dataclass
 class RunRecorder:
-    """Called after each block of one shard. ``keys`` name the states; ``watched`` concern the witness."""
+    """Called after each block of one shard, and closed at its end. ``keys`` name the states; ``watched`` concern the witness."""
 
     context: JobContext
     shard: int
@@ -35,6 +38,9 @@ class RunRecorder:
     _kept: frozenset[int] = field(init=False)
     _last_saved: float = field(init=False)
     _last_reported: float = field(init=False, default=0.0)
+    # Syncing a file takes as long as half a block: it happens beside the training.
+    _writer: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1))
+    _writes: list[Future[Digest]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         plan, policy = self.context.recipe.plan, self.context.model.policy
@@ -54,6 +60,18 @@ class RunRecorder:
             self._timed_save(position, state, role=role)
         if time.monotonic() - self._last_reported >= PROGRESS_SECONDS:
             self._report(position)
+
+    def close(self) -> None:
+        """Wait until every state is durable.
+
+        Raises:
+            StoreError: one could not be written.
+        """
+        started = time.perf_counter()
+        self._writer.shutdown()
+        for write in self._writes:
+            write.result()
+        self.checkpoint_seconds += time.perf_counter() - started
 
     def _roles(self, position: int) -> list[str]:
         last = self.context.recipe.plan.num_positions - 1
@@ -79,14 +97,18 @@ class RunRecorder:
             state_digest=state_digest(state),
         )
         own = self.context.installation
-        digest = save_checkpoint(
+        data = pack_state(state)
+        digest = register_checkpoint(
             own.sessions,
             self.context.claim,
             facts,
-            data=pack_state(state),
+            data=data,
             store=own.store,
             resumed_from=self.resumed_from,
         )
+        if len(self._writes) >= WRITES_AHEAD:
+            self._writes.pop(0).result()
+        self._writes.append(self._writer.submit(own.store.put, data))
         if role == "final":
             self.final_digest = digest
         self._last_saved = time.monotonic()

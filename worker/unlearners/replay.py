@@ -6,6 +6,7 @@ digests every record it met, so a state that met a forgotten record cannot be fo
 """
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from app.domain.status import Guarantee
@@ -101,18 +102,19 @@ class _Exact:
             resumed_from=resume.blob,
         )
         started = time.perf_counter()
-        recorder.before_first(resume.position + 1, state)
-        run_positions(
-            state,
-            positions,
-            recipe=context.recipe,
-            loader=loader,
-            shard=shard,
-            device=context.device,
-            after_block=lambda position, state: recorder.after_block(
-                position, state, num_records=sizes[position - positions.start]
-            ),
-        )
+        with closing(recorder):
+            recorder.before_first(resume.position + 1, state)
+            run_positions(
+                state,
+                positions,
+                recipe=context.recipe,
+                loader=loader,
+                shard=shard,
+                device=context.device,
+                after_block=lambda position, state: recorder.after_block(
+                    position, state, num_records=sizes[position - positions.start]
+                ),
+            )
         final = recorder.final_digest if positions else resume.blob
         assert final is not None  # without a block to run, the end itself was found
         return Unlearned(

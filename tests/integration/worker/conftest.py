@@ -1,4 +1,4 @@
-"""Trained models to delete from. One training serves all tests that want the default one: each gets a copy."""
+"""Trained models to delete from. One training serves all tests that want the default: each gets a copy."""
 
 import shutil
 from collections.abc import Callable, Iterator

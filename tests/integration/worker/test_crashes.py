@@ -117,14 +117,30 @@ def test_one_claim_after_another_takes_up_where_the_last_one_stopped(lab: Lab) -
     assert lab.view(claim).outputs["unlearn"]["num_blocks"] <= 6 - kept
 
 
-@pytest.mark.parametrize("step", ["prepare", "unlearn", "verify", "publish", "purge"])
-def test_who_lost_the_lease_writes_nothing(lab: Lab, step: str) -> None:
+WRITING_STEPS = ["prepare", "unlearn", "verify", "publish", "purge"]
+
+
+@pytest.mark.parametrize("step", WRITING_STEPS)
+def test_who_lost_the_lease_to_a_worker_that_ended_the_job_writes_nothing(lab: Lab, step: str) -> None:
     claim = lab.settle_claim(lab.in_block(2)[0])
     stale = lab.advance(claim, until=step)
     take_over(lab, claim)
+    require_refused(lab, stale.claim)
+
+
+@pytest.mark.parametrize("step", WRITING_STEPS)
+def test_who_lost_the_lease_to_a_worker_that_only_began_writes_nothing(lab: Lab, step: str) -> None:
+    claim = lab.settle_claim(lab.in_block(2)[0])
+    stale = lab.advance(claim, until=step)
+    lab.world.expire(claim)
+    assert lab.claim(owner="somebody else") is not None
+    require_refused(lab, stale.claim)
+
+
+def require_refused(lab: Lab, stale: Claim) -> None:
     before = everything(lab)
     with pytest.raises(LeaseLost):
-        run_steps(lab.own, stale.claim)
+        run_steps(lab.own, stale)
     assert everything(lab) == before
 
 

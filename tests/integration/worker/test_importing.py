@@ -1,6 +1,6 @@
 """Import: people are on one side of the split, the suppressed stay out, and a failure leaves nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,8 +50,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(settings: Settings, world: World) -> Iterator[Desk]:
-    yield Desk(settings=settings, world=world)
+def desk(settings: Settings, world: World) -> Desk:
+    return Desk(settings=settings, world=world)
 
 
 class PostsWhenRead(np.ndarray):

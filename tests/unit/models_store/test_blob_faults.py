@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from models_store.blobs import BlobStore, digest_of
+from models_store.durable import written_new
 from models_store.errors import BlobMissing, BlobNotRemoved, BlobNotWritten
 
 REPOSITORY = Path(__file__).parents[3]
@@ -80,6 +81,16 @@ def test_old_temporary_files_are_swept_and_young_ones_are_left_to_their_writers(
     assert not old.exists()
     assert young.exists()
     assert store.get(digest) == b"weights"
+
+
+def test_what_a_live_writer_holds_is_left_to_it_and_what_a_killed_one_left_is_swept(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    store.put(b"weights")
+    half_written = tmp_path / "tmp" / "half-written"
+    with written_new(half_written, data=b"other weights"):
+        assert store.sweep_temporary() == 0
+    assert store.sweep_temporary() == 1
+    assert not half_written.exists()
 
 
 def test_a_store_below_a_file_is_one_clear_error(tmp_path: Path) -> None:

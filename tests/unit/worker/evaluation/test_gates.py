@@ -11,7 +11,7 @@ FAILS = Check(name="witness", holds=False, is_gate=True, power="certain", proble
 
 
 def test_a_gate_that_does_not_hold_forbids_and_names_itself() -> None:
-    with pytest.raises(GateFailed, match="^witness: differs$"):
+    with pytest.raises(GateFailed, match=r"^witness: differs$"):
         require_gates([HOLDS, WARNS, FAILS])
 
 

@@ -31,7 +31,6 @@ def sample(*labels: int, confidence: float = 1.0) -> Sample:
 @pytest.mark.parametrize(("max_drop", "holds"), [(0.74, False), (0.75, True), (1.0, True)])
 def test_a_drop_beyond_what_the_policy_allows_warns_and_never_gates(max_drop: float, holds: bool) -> None:
     mixed = Sample(inputs=torch.eye(2)[[0, 0, 0, 1]], labels=torch.tensor([0, 0, 0, 1]))
-    mixed = Sample(inputs=mixed.inputs, labels=mixed.labels)
     worse = Says()
     worse.register_forward_hook(lambda m, i, out: torch.eye(2)[[1] * len(out)])
     check = utility_check(worse, Says(), held_out=mixed, retained=mixed, max_drop=max_drop)
