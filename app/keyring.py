@@ -46,6 +46,13 @@ class Keyring:
         """Return the keyed hashes of a record id within ``dataset`` (its name)."""
         return tuple(_mac(key, "record", dataset, record_id) for key in self.hmac_keys)
 
+    def suppression_refs(self, record_id: str, *, subject_id: str, subject_type: str) -> tuple[bytes, ...]:
+        """Return the keyed hashes that keep one record of a subject out of datasets of any name."""
+        subject = normalised(subject_id)
+        return tuple(
+            _mac(key, "suppressed-record", subject_type, subject, record_id) for key in self.hmac_keys
+        )
+
     def held_out_fraction(self, subject_ref: bytes, *, dataset: str) -> float:
         """Return a number in [0, 1) that depends on the subject alone: the held-out share compares it."""
         digest = hmac.digest(self.derived("held-out"), dataset.encode() + b"\0" + subject_ref, "sha256")

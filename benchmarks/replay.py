@@ -65,7 +65,7 @@ def _rows(trainings: list[JobFigures], replays: list[JobFigures], *, peak_bytes:
         made.median("replay loop", ratios, unit="x its share", baseline="blocks run / all; target <= 1.05"),
         made.median("blocks run", [r.num_blocks for r in replays], unit="blocks", baseline=f"{total} in all"),
         made.median("training loop", [t.loop_seconds for t in trainings], unit="s", baseline="all blocks"),
-        made.median("checkpoint writing", shares, unit="% of training", baseline="target <= 3 %"),
+        made.median("checkpoints, as the loop waits", shares, unit="% of training", baseline="target <= 3 %"),
         made.median(
             "claim to completed", [r.seconds for r in replays], unit="s", baseline=f"training: {training:.1f}"
         ),

@@ -22,7 +22,7 @@ from app.db.session import reading
 from app.db.tables import Dataset, Model, Version
 from app.domain.errors import ExpungeError
 from app.domain.terms import ModelId, TenantName
-from app.services.scratch import forget_copy, register_copy
+from app.services.scratch import forget_copy, register_copy, require_copy
 from worker.data.data_files import Layout, open_data_file, read_rows
 from worker.data.records import table_from_rows
 from worker.installation import Installation
@@ -91,6 +91,7 @@ def _copy(installation: Installation, model: Model, version: Version, *, folder:
     num_poisoned = sum(not row.is_held_out for row in dropped)
     table = table_from_rows(rows)
     folder.mkdir(parents=True, mode=0o700)
+    require_copy(installation.sessions, folder.name)
     file = open_data_file(installation.settings.data_folder, model.dataset_id, layout=layout)
     read_rows(file, table.row_N, digests=table.content_digests).tofile(folder / RECORDS_FILE)
     index = OracleIndex(

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.db.records import dataset_named, training_records
 from app.db.session import reading
@@ -25,6 +27,7 @@ from worker.data.data_files import Layout
 from worker.data.records import RecordTable, table_from_rows
 from worker.installation import Installation
 from worker.proof import ProofRun, execute, prove
+from worker.training.factory import build_net
 from worker.training.placement import expected_replay_share, kept_positions
 from worker.training.plan import place
 from worker.training.recipe import PlanPart, Recipe, RecipeRefused
@@ -62,6 +65,7 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         rows = training_records(session, dataset.id)
     plan_key = installation.keyring.plan_key(f"check:{dataset.id}:{recipe.digest()}")
     require_shape(recipe, layout)
+    require_fitting_net(recipe, layout)
     require_small_subjects(rows, recipe.plan)
     table = _table(rows, recipe, plan_key=plan_key)
     sizes = np.bincount(table.block_N, minlength=recipe.plan.blocks).tolist()
@@ -131,6 +135,29 @@ def require_shape(recipe: Recipe, layout: Layout) -> None:
         values = getattr(recipe.data, name)
         if len(values) not in (1, shape[0]):
             raise RecipeRefused(f"data.{name}: give one number, or {shape[0]}, not {len(values)}")
+
+
+def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
+    """Refuse a net that does not take the inputs or has no output for some label, by one trial forward.
+
+    Raises:
+        RecipeRefused: the net fails, its output does not fit, or BatchNorm could meet a single record.
+    """
+    net = build_net(recipe, shard=0, device=torch.device("cpu"))
+    inputs = torch.zeros(2, *(recipe.data.shape or layout.shape))
+    try:
+        with torch.no_grad():
+            logits = net(inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape = list(inputs.shape)
+        raise RecipeRefused(f"model.factory: it does not take inputs {shape}: {error}") from error
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.shape[1] < layout.num_classes:
+        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        wanted = [len(inputs), layout.num_classes]
+        raise RecipeRefused(f"model.factory: its output is {found}, and the labels need {wanted}")
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in net.modules())
+    if has_batch_norm and recipe.plan.min_present < 2:
+        raise RecipeRefused("plan.min_present: must be 2 with BatchNorm, which cannot normalise one record")
 
 
 def require_small_subjects(rows: Sequence[Any], plan: PlanPart) -> None:

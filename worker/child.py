@@ -19,7 +19,6 @@ from app.domain.terms import Claim
 from app.logs import configure_logging
 from app.services.claim import fail, release
 from app.settings import Settings
-from models_store.errors import StoreError
 from worker.determinism import choose_device, environment
 from worker.installation import Installation, open_installation
 from worker.pipeline import run_steps
@@ -71,7 +70,7 @@ def _run(installation: Installation, claim: Claim) -> Ending:
         following = run_steps(installation, claim)
     except LeaseLost:
         return Ending.LEASE_LOST
-    except (ExpungeError, StoreError, ValueError) as error:
+    except (ExpungeError, ValueError) as error:
         # It would go wrong the same way again: the cause is recorded and somebody has to mend it.
         _log.error("job_failed", job=claim.job_id, step=claim.step, error=str(error))
         return _fail(installation, claim, cause=str(error))

@@ -28,6 +28,7 @@ from worker.data.sources import SourceOptions, read_source
 from worker.installation import Installation, open_installation
 from worker.supervisor import Supervisor
 from worker.training.recipe import Recipe, RecipeRefused, read_recipe
+from worker.unlearners import UNLEARNERS
 
 P = ParamSpec("P")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -92,10 +93,7 @@ def import_command(
         keyring=own.keyring,
         data_folder=own.settings.data_folder,
     )
-    out.print(
-        f"imported {order.name}: {done.num_records} records of {done.num_subjects} subjects, "
-        f"{done.num_held_out} held out, {done.num_suppressed} skipped as suppressed"
-    )
+    progress.print_import(out, order.name, table, done)
 
 
 @app.command()
@@ -117,8 +115,11 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
     recipe, policy = _read(own, recipe_file)
     order = _order(own, recipe, policy)
     if order.job_id is None:
+        out.print(f"{recipe.name} is trained already; its policy is now the file's")
         _print_trained(own, recipe, order)
         return
+    if not order.is_new:
+        out.print(f"{recipe.name}: going on with the training that was begun")
     supervisor = Supervisor(own)
     supervisor.stop_on_signals()
     progress.follow_training(out, own, supervisor, order.job_id)
@@ -168,7 +169,10 @@ def _open() -> Installation:
 
 def _read(own: Installation, path: Path) -> tuple[Recipe, Policy]:
     if checking.has_plan(path):
-        return read_recipe(path)
+        recipe, policy = read_recipe(path)
+        if policy.final_method not in UNLEARNERS:
+            raise RecipeRefused(f"{path}: policy.final_method: choose one of {', '.join(sorted(UNLEARNERS))}")
+        return recipe, policy
     plan = checking.proposal_for(own, path, tenant=DEFAULT_TENANT)
     raise RecipeRefused(f"{path}: it has no [plan] table; for this dataset we propose\n\n{plan}")
 
@@ -199,7 +203,4 @@ def _print_trained(own: Installation, recipe: Recipe, order: TrainingOrder) -> N
     if version is None:
         out.print(f"{recipe.name} goes on in another worker")
         return
-    out.print(
-        f"{recipe.name}: version {version.number} is current, weights {version.weights_digest}",
-        soft_wrap=True,
-    )
+    progress.print_trained(out, own, recipe.name, version)

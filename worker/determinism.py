@@ -6,11 +6,9 @@ Never: trusts the process to be in any particular state; ``fix_kernels`` sets al
 
 import functools
 import hashlib
-import inspect
 import os
 import platform
 import random
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ _SHAPES_BITS = (
     "worker/training/loop.py",
     "worker/training/optimizers.py",
     "worker/training/plan.py",
+    "worker/training/recipe.py",
     "worker/training/state.py",
 )
 
@@ -41,6 +40,7 @@ class Environment:
     device: str
     cpu: str
     isa: str
+    libc: str
     code_digest: str
 
     def digest(self) -> str:
@@ -59,6 +59,7 @@ def environment(device: torch.device) -> Environment:
         device=torch.cuda.get_device_name(device) if is_cuda else "cpu",
         cpu=_cpu_model(),
         isa=torch.backends.cpu.get_cpu_capability(),
+        libc=" ".join(platform.libc_ver()),
         code_digest=code_digest(),
     )
 
@@ -109,11 +110,6 @@ def code_digest() -> str:
     for name in _SHAPES_BITS:
         digest.update(name.encode() + b"\0" + (root / name).read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def source_digest(module_name: str) -> str:
-    """Return the SHA-256 of the module that a factory lives in."""
-    return hashlib.sha256(inspect.getsource(sys.modules[module_name]).encode()).hexdigest()
 
 
 def _cpu_model() -> str:

@@ -5,6 +5,9 @@ operation run. Never: a plain fork, which mixes neither with threads nor with CU
 """
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from multiprocessing.context import ForkServerContext
 
 # Every optimizer imports torch._dynamo when it is made: more than a second in each child.
@@ -16,3 +19,18 @@ def fresh_processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def die_with_parent() -> None:
+    """Let this process end when the one that started it does, however that ends.
+
+    Each child holds the pipe that keeps the forkserver alive: one that waited for ever would keep both.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # only children call this
+    threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

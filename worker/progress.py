@@ -1,5 +1,6 @@
 """What a person sees: the bar of a training, the table of a check."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,11 @@ from app.domain.policy import Policy
 from app.domain.status import JobStatus
 from app.domain.terms import JobId, JobView
 from app.services.claim import job_view
+from app.services.publish import PublishedVersion
+from models_store.manifest import Manifest
 from worker.checking import Checked, proposed_plan
+from worker.data.importing import Imported
+from worker.data.sources import SourceTable
 from worker.installation import Installation
 from worker.supervisor import Supervisor
 from worker.training.recipe import PlanPart, Recipe
@@ -60,6 +65,35 @@ def _update(bar: Progress, task: TaskID, view: JobView, *, seconds: float) -> No
     rate = f"{done / seconds:,.0f} records/s" if done and view.step == "unlearn" else ""
     step = "training" if view.step == "unlearn" else view.step
     bar.update(task, description=step, completed=done, total=total or None, rate=rate)
+
+
+def print_import(console: Console, name: str, source: SourceTable, done: Imported) -> None:
+    """Print what an import stored, and what it took the source to be."""
+    shape = " x ".join(str(n) for n in source.features.shape[1:])
+    lines = [
+        f"imported {name}: {done.num_records} records of {done.num_subjects} subjects, "
+        f"{done.num_held_out} held out, {done.num_suppressed} skipped as suppressed",
+        f"features: {shape} numbers of {source.features.dtype}; labels: 0 to {int(source.labels.max())}",
+    ]
+    if len(set(source.subject_ids)) == len(source.subject_ids) > 1:
+        lines.append("note: every record is its own subject; name the column of people with --subject-column")
+    console.print("\n".join(lines), soft_wrap=True)
+
+
+def print_trained(console: Console, own: Installation, name: str, version: PublishedVersion) -> None:
+    """Print which version is current and how well it does."""
+    manifest = Manifest.from_bytes(own.store.get(version.manifest_digest))
+    checks = json.loads(own.store.get(manifest.evidence))["checks"]
+    after = checks["utility"]["figures"]["after"]
+    shares = [f"{kind.replace('_', '-')} {share:.2%}" for kind, share in after.items() if share is not None]
+    console.print(
+        f"{name}: version {version.number} is current, weights {version.weights_digest}\n"
+        f"accuracy: {', '.join(shares)}",
+        soft_wrap=True,
+    )
+    for check_name, check in checks.items():
+        if not check["holds"]:
+            console.print(f"warning: {check_name}: {check['problem']}", soft_wrap=True)
 
 
 def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Checked) -> None:

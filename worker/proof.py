@@ -17,7 +17,7 @@ from worker.data.data_files import DataFile, Layout, open_data_file, read_rows
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, fix_kernels
-from worker.processes import fresh_processes
+from worker.processes import die_with_parent, fresh_processes
 from worker.training.loop import run_positions
 from worker.training.recipe import Recipe
 from worker.training.state import initial_state, pack_state, restore
@@ -44,7 +44,9 @@ def prove(run: ProofRun) -> list[str]:
     ``run`` names two consecutive positions with records in each.
     """
     first, second = run.positions
-    with ProcessPoolExecutor(1, mp_context=fresh_processes(), max_tasks_per_child=1) as processes:
+    with ProcessPoolExecutor(
+        1, mp_context=fresh_processes(), initializer=die_with_parent, max_tasks_per_child=1
+    ) as processes:
         straight = processes.submit(execute, run)
         half = processes.submit(execute, replace(run, positions=(first,))).result()
         resumed = processes.submit(execute, replace(run, positions=(second,), state=half))

@@ -11,17 +11,22 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from multiprocessing.process import BaseProcess
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Sessions, scrub
 from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.domain.terms import Claim, JobId
 from app.services.claim import claim_next, heartbeat, job_view, release, waiting_for_environment
 from app.services.close import close_ready, destroy_revealed_nonces
+from app.services.expire import expire_leftovers
+from app.services.import_dataset import has_dataset
 from app.services.seal import seal_due
 from app.settings import Settings
+from worker.data.abandoned import remove_abandoned
 from worker.installation import Installation
 from worker.processes import fresh_processes
 
@@ -86,8 +91,9 @@ class Supervisor:
 
     def _run(self, claim: Claim) -> None:
         """Run child after child until the job no longer goes on in a fresh process."""
-        # What a killed child left half-written may have seen whom this job forgets.
+        # What a killed child or import left half-written may hold whom this job forgets.
         self._own.store.sweep_temporary()
+        remove_abandoned(self._own.settings.data_folder, is_known=partial(has_dataset, self._sessions))
         while True:
             code = self._run_child(claim)
             if code != _GOES_ON:
@@ -140,11 +146,19 @@ class Supervisor:
         return min(HEARTBEAT_SECONDS, self._own.settings.lease_seconds / 3)
 
     def _sweep(self) -> None:
+        """Do what is due besides jobs; a database that is away for a moment costs a poll, not the worker."""
+        try:
+            self._sweep_once()
+        except SQLAlchemyError as error:
+            _log.error("sweep_failed", error=type(error).__name__)
+
+    def _sweep_once(self) -> None:
         """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces; scrub."""
         seal_due(self._sessions)
         closed = close_ready(self._sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(self._sessions)
-        if closed or num_destroyed or self._needs_scrub:
+        num_expired = expire_leftovers(self._sessions)
+        if closed or num_destroyed or num_expired or self._needs_scrub:
             self._needs_scrub = not scrub(self._own.engine)
 
     def _warn_of_misfits(self) -> None:

@@ -10,12 +10,11 @@ from app.api.errors import Documented, documented
 from app.api.schemas import (
     AcknowledgementOut,
     AdminDeletionOut,
-    AdminEventOut,
+    AdminEventsOut,
     DeletionIn,
     DeletionOut,
     DeletionPageOut,
     DeletionsQuery,
-    EventOut,
     EventsOut,
 )
 from app.services.show_deletions import (
@@ -80,11 +79,12 @@ def get_deletion(
 
 
 @router.get("/deletions/{deletion_id}/events", operation_id="listDeletionEvents", responses=documented(404))
-def get_events(deletion_id: DeletionId, context: ContextDep, caller: ReadsDeletions) -> EventsOut:
+def get_events(
+    deletion_id: DeletionId, context: ContextDep, caller: ReadsDeletions
+) -> AdminEventsOut | EventsOut:
     """Return the audit trail: whole and hash-chained for admins, three names and times for others."""
-    form = AdminEventOut if caller.is_admin else EventOut
-    events = show_events(context.sessions, deletion_id, caller=caller)
-    return EventsOut.model_validate({"items": [form.model_validate(event) for event in events]})
+    trail = show_events(context.sessions, deletion_id, caller=caller)
+    return (AdminEventsOut if caller.is_admin else EventsOut).model_validate(trail)
 
 
 @router.get(

@@ -23,7 +23,7 @@ def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> 
         nonce=nonce,
         models=None if body.models is None else tuple(body.models),
         record_refs=_record_refs(body.record_ids, datasets=datasets, keyring=keyring),
-        effective_before=None if body.effective_before is None else body.effective_before.timestamp(),
+        suppression_refs=_suppression_refs(body, keyring=keyring),
         due_at=None if body.due_at is None else body.due_at.timestamp(),
         reason_code=body.reason_code,
         request_uuid=body.request_id,
@@ -52,3 +52,13 @@ def _record_refs(
         )
         for dataset, name in datasets.items()
     }
+
+
+def _suppression_refs(body: DeletionIn, *, keyring: Keyring) -> tuple[bytes, ...]:
+    return tuple(
+        ref
+        for record_id in body.record_ids or []
+        for ref in keyring.suppression_refs(
+            record_id, subject_id=body.subject_id, subject_type=body.subject_type
+        )
+    )

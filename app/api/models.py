@@ -1,4 +1,9 @@
-"""Routes of models, versions, files and aliases."""
+"""Routes of models, versions, files and aliases.
+
+``versions:read`` is an administrator's scope: a version's manifest is signed whole and says how many
+tombstones it covers, so whoever reads it sees when somebody who was held is forgotten. Give it to what
+serves models, never to a product that posts deletions.
+"""
 
 from typing import Annotated
 
@@ -15,9 +20,10 @@ from app.api.deps import (
 )
 from app.api.errors import Documented, documented
 from app.api.files import file_response
-from app.api.schemas import AliasIn, AliasOut, ModelOut, ModelsOut, VersionOut, VersionsOut
+from app.api.schemas import AdminModelOut, AliasIn, AliasOut, ModelOut, ModelsOut, VersionOut, VersionsOut
 from app.services.move_alias import Expectation, point_alias
 from app.services.show_models import (
+    ModelView,
     list_models,
     list_versions,
     open_file,
@@ -42,14 +48,16 @@ IfMatch = Annotated[str | None, Header(description="The quoted manifest digest i
 
 @router.get("", operation_id="listModels", responses=documented())
 def get_models(context: ContextDep, caller: ReadsVersions) -> ModelsOut:
-    """List the models by name."""
-    return ModelsOut.model_validate({"items": list_models(context.sessions, tenant=caller.tenant)})
+    """List the models by name; for admins with the number of their tombstones."""
+    views = list_models(context.sessions, tenant=caller.tenant)
+    return ModelsOut.model_validate({"items": [_shaped(view, is_admin=caller.is_admin) for view in views]})
 
 
 @router.get("/{model}", operation_id="getModel", responses=documented(404))
-def get_model(model: PathName, context: ContextDep, caller: ReadsVersions) -> ModelOut:
+def get_model(model: PathName, context: ContextDep, caller: ReadsVersions) -> AdminModelOut | ModelOut:
     """Return one model with its aliases."""
-    return ModelOut.model_validate(show_model(context.sessions, model, tenant=caller.tenant))
+    view = show_model(context.sessions, model, tenant=caller.tenant)
+    return _shaped(view, is_admin=caller.is_admin)
 
 
 @router.get("/{model}/versions", operation_id="listVersions", responses=documented(404))
@@ -60,7 +68,11 @@ def get_versions(model: PathName, context: ContextDep, caller: ReadsVersions) ->
 
 @router.get("/{model}/versions/{version}", operation_id="getVersion", responses=documented(404))
 def get_version(model: PathName, version: PathName, context: ContextDep, caller: ReadsVersions) -> VersionOut:
-    """Return a version, by its number or by an alias, with its manifest."""
+    """Return a version, by its number or by an alias, with its manifest.
+
+    It tells how much the model has forgotten: `versions:read` is a scope for administrators and for what
+    serves models, not for products that post deletions.
+    """
     return VersionOut.model_validate(show_version(context.sessions, model, version, tenant=caller.tenant))
 
 
@@ -101,3 +113,7 @@ def put_alias(
         context.sessions, model, alias=alias, number=body.version, expected=expected, caller=caller
     )  # fmt: skip
     return get_alias(model, alias, response, context, caller)
+
+
+def _shaped(view: ModelView, *, is_admin: bool) -> AdminModelOut | ModelOut:
+    return (AdminModelOut if is_admin else ModelOut).model_validate(view)

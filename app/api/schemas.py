@@ -41,9 +41,6 @@ class DeletionIn(_In):
     models: list[Name] | None = Field(
         default=None, min_length=1, max_length=100, description="Narrows to these models; default all."
     )
-    effective_before: TimeIn | None = Field(
-        default=None, description="Later data of the subject may be imported again."
-    )
     due_at: TimeIn | None = Field(default=None, description="Default: 30 days from now.")
     reason_code: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,64}$")
     request_id: RequestUuid | None = Field(default=None, description="The caller's own id for this request.")
@@ -73,7 +70,6 @@ class AcknowledgementOut(_Out):
     subject_type: str
     posted_at: TimeOut
     due_at: TimeOut
-    effective_before: TimeOut | None
     reason_code: str | None
     request_id: str | None
     duplicate_of: str | None = Field(description="An open request that asks for the same.")
@@ -100,7 +96,6 @@ class DeletionOut(_Out):
     due_at: TimeOut
     days_left: int
     completed_at: TimeOut | None
-    effective_before: TimeOut | None
     reason_code: str | None
     request_id: str | None
     duplicate_of: str | None
@@ -169,7 +164,16 @@ class AdminEventOut(EventOut):
 class EventsOut(_Out):
     """The trail of one request, oldest first."""
 
-    items: list[AdminEventOut] | list[EventOut]
+    items: list[EventOut]
+
+
+class AdminEventsOut(_Out):
+    """The whole trail of one request, oldest first."""
+
+    items: list[AdminEventOut]
+    broken_at: int | None = Field(
+        description="The sequence number of the first event that does not fit its chain; null: none."
+    )
 
 
 class ModelOut(_Out):
@@ -179,16 +183,21 @@ class ModelOut(_Out):
     dataset: str
     recipe_digest: str
     policy: dict[str, Any]
-    num_sealed: int = Field(description="How many tombstones the model has.")
     training_seconds: float
     created_at: TimeOut
     aliases: dict[str, int] = Field(examples=[{"current": 3}])
 
 
+class AdminModelOut(ModelOut):
+    """A named line of versions, for admins."""
+
+    num_sealed: int = Field(description="How many tombstones the model has.")
+
+
 class ModelsOut(_Out):
     """All models by name."""
 
-    items: list[ModelOut]
+    items: list[AdminModelOut] | list[ModelOut]
 
 
 class FileOut(_Out):

@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 from app.db.tables import Alias, AliasMove, Dataset, Model, Version, VersionFile
 from app.domain.coverage import Coverage
 from app.domain.errors import NotFound
-from app.domain.status import VersionStatus
 from app.domain.terms import CURRENT_ALIAS
 
 
@@ -151,16 +150,6 @@ def next_version_number(session: Session, model_id: str) -> int:
     """Return the number of the next version; call it under the model's lock."""
     highest = session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id))
     return (highest or 0) + 1
-
-
-def served_versions(session: Session, model_id: str) -> Sequence[Version]:
-    """Return the versions that can still be fetched."""
-    query = select(Version).where(
-        Version.model_id == model_id,
-        Version.revoked_at.is_(None),
-        Version.status.in_([VersionStatus.PUBLISHED, VersionStatus.SUPERSEDED]),
-    )
-    return session.scalars(query).all()
 
 
 def coverage_of(version: Version | None) -> Coverage | None:

@@ -13,6 +13,15 @@ from app.domain.errors import NotFound
 # SQLite takes at most 32 766 bound values in one statement.
 _BATCH = 5_000
 
+_RECORD = (
+    Record.row,
+    Record.record_ref,
+    Record.subject_ref,
+    Record.salt,
+    Record.content_digest,
+    Record.is_held_out,
+)
+
 
 def dataset_named(session: Session, name: str, *, tenant: str) -> Dataset:
     """Return one dataset of a tenant.
@@ -96,19 +105,10 @@ def forgotten_records(session: Session, model: Model, *, above: int, covers: int
 
 def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
     """Return the records of a dataset that a training may use, without places, in row order."""
-    columns = (
-        Record.row,
-        Record.record_ref,
-        Record.subject_ref,
-        Record.salt,
-        Record.content_digest,
-        Record.is_held_out,
-        Record.spread,
-        null().label("shard"),
-        null().label("block"),
-        null().label("token"),
+    no_place = (null().label("shard"), null().label("block"), null().label("token"))
+    query = select(*_RECORD, Record.spread, *no_place).where(
+        Record.dataset_id == dataset_id, Record.is_held_out.is_(False)
     )
-    query = select(*columns).where(Record.dataset_id == dataset_id, Record.is_held_out.is_(False))
     return session.execute(query.order_by(Record.row)).all()
 
 
@@ -143,18 +143,8 @@ def in_batches(rows: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def _records(model: Model) -> Any:
-    columns = (
-        Record.row,
-        Record.record_ref,
-        Record.subject_ref,
-        Record.salt,
-        Record.content_digest,
-        Record.is_held_out,
-        Placement.shard,
-        Placement.block,
-        Placement.token,
-    )
     place = and_(Placement.model_id == model.id, Placement.row == Record.row)
+    columns = (*_RECORD, Placement.shard, Placement.block, Placement.token)
     query = select(*columns).outerjoin(Placement, place)
     return query.where(Record.dataset_id == model.dataset_id).order_by(Record.row)
 

@@ -134,6 +134,12 @@ class Request(Table):
     __table_args__ = (
         Index("ix_requests_page", "tenant", "posted_at", "id"),
         Index("ix_requests_status", "status", "seal_at"),
+        Index(
+            "ix_requests_nonce",
+            "completed_at",
+            sqlite_where=text("nonce IS NOT NULL"),
+            postgresql_where=text("nonce IS NOT NULL"),
+        ),
         UniqueConstraint("tenant", "request_uuid"),
     )
 
@@ -141,6 +147,8 @@ class Request(Table):
     tenant: Mapped[str]
     status: Mapped[str]
     request_uuid: Mapped[str | None]
+    # What was asked for under request_uuid, mixed with it; kept as long as request_uuid is.
+    uuid_mac: Mapped[bytes | None]
     duplicate_of: Mapped[str | None]
     subject_type: Mapped[str]
     subject_refs: Mapped[list[Any] | None]
@@ -148,7 +156,6 @@ class Request(Table):
     is_narrowed_by_models: Mapped[bool]
     match_mac: Mapped[bytes | None]
     reason_code: Mapped[str | None]
-    effective_before: Mapped[float | None]
     commitment: Mapped[bytes]
     nonce: Mapped[bytes | None]
     posted_at: Mapped[float]
@@ -389,6 +396,7 @@ class IdempotencyKey(Table):
     """The first answer to a POST; ``key_mac`` and ``body_mac`` are keyed hashes."""
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_created_at", "created_at"),)
 
     tenant: Mapped[str] = mapped_column(primary_key=True)
     key_mac: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
@@ -401,14 +409,16 @@ class Suppression(Table):
     """A subject (or, when narrowed, one record) whose later data must not be imported."""
 
     __tablename__ = "suppressions"
-    __table_args__ = (Index("ix_suppressions_subject", "tenant", "subject_ref"),)
+    __table_args__ = (
+        Index("ix_suppressions_subject", "tenant", "subject_ref"),
+        Index("ix_suppressions_expires_at", "expires_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     tenant: Mapped[str]
     request_id: Mapped[str]
     subject_ref: Mapped[bytes | None]
     record_ref: Mapped[bytes | None]
-    effective_before: Mapped[float | None]
     expires_at: Mapped[float]
 
 

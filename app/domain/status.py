@@ -81,7 +81,7 @@ _TARGET_MOVES: dict[TargetStatus, frozenset[TargetStatus]] = {
     _T.RUNNING: frozenset({_T.INTERIM, _T.PURGING, _T.FAILED, _T.SCHEDULED}),
     _T.INTERIM: frozenset({_T.RUNNING, _T.PURGING, _T.FAILED}),
     _T.PURGING: frozenset({_T.COMPLETED, _T.FAILED}),
-    _T.FAILED: frozenset({_T.SCHEDULED, _T.RUNNING}),
+    _T.FAILED: frozenset({_T.SCHEDULED, _T.RUNNING, _T.PURGING}),
     _T.COMPLETED: frozenset(),
     _T.CANCELLED: frozenset(),
 }

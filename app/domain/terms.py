@@ -58,7 +58,8 @@ class Submission:
     """What a product asks for, after the raw ids became keyed hashes at the door.
 
     ``subject_refs`` holds one 32-byte hash for each live key, the primary first; ``record_refs`` narrows to
-    records of that subject, one list for each dataset; None means all of them.
+    records of that subject, one list for each dataset; None means all of them. ``suppression_refs`` name
+    the same records in whatever dataset they may be imported with later.
     """
 
     subject_refs: tuple[bytes, ...]
@@ -67,7 +68,7 @@ class Submission:
     nonce: bytes
     models: tuple[str, ...] | None = None
     record_refs: dict[DatasetId, tuple[bytes, ...]] | None = None
-    effective_before: float | None = None
+    suppression_refs: tuple[bytes, ...] = ()
     due_at: float | None = None
     reason_code: str | None = None
     request_uuid: str | None = None

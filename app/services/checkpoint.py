@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
@@ -15,6 +15,9 @@ from app.domain.coverage import Artifact, Mark, is_clean
 from app.domain.terms import CheckpointId, Claim, JobId, ModelId
 from app.services.references import add_reference, drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore, Digest, digest_of
+
+# They serve one job only.
+TEMPORARY_ROLES = ("rolling", "witness")
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def register_checkpoint(
     digest = digest_of(data)
     with writing(sessions) as session:
         job = fenced(session, claim)
+        furthest = _furthest(session, claim, shard=facts.shard)
         stale = [row for row in _same_place(session, claim, facts) if row.digest != resumed_from]
         checkpoint = Checkpoint(
             id=new_id("ckp"),
@@ -79,7 +83,8 @@ def register_checkpoint(
         session.add(checkpoint)
         add_reference(session, digest, owner=f"checkpoint:{checkpoint.id}")
         forget_checkpoints(session, stale, store=store)
-        job.num_without_progress = 0
+        if facts.position > furthest:
+            job.num_without_progress = 0
     return digest
 
 
@@ -102,6 +107,13 @@ def forget_checkpoints(session: Session, checkpoints: Sequence[Checkpoint], *, s
         digests += drop_references(session, f"checkpoint:{checkpoint.id}")
         session.delete(checkpoint)
     return unlink_unreferenced(session, digests, store=store)
+
+
+def _furthest(session: Session, claim: Claim, *, shard: int) -> int:
+    """Return the furthest position this job has kept: saving an earlier one again is no progress."""
+    query = select(func.max(Checkpoint.position))
+    kept = session.scalar(query.where(Checkpoint.job_id == claim.job_id, Checkpoint.shard == shard))
+    return -2 if kept is None else kept
 
 
 def _same_place(session: Session, claim: Claim, facts: CheckpointFacts) -> Sequence[Checkpoint]:

@@ -9,13 +9,15 @@ from sqlalchemy.orm import Session, aliased
 
 from app.db.jobs import ACTIVE, fenced, job_by_id, now
 from app.db.models import lock_model
-from app.db.requests import lock_request, targets_covered, targets_of
+from app.db.requests import targets_covered
 from app.db.session import Sessions, epoch_now, reading, writing
 from app.db.tables import Checkpoint, Job
 from app.domain.errors import LeaseLost
 from app.domain.scheduling import LEASE_SECONDS, has_attempts_left
-from app.domain.status import JobKind, JobStatus, TargetStatus, derived, moved
+from app.domain.status import JobKind, JobStatus, TargetStatus
 from app.domain.terms import Claim, JobId, JobView, JsonObject, ModelId
+from app.services.checkpoint import TEMPORARY_ROLES
+from app.services.move_target import move_target
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
 
@@ -31,6 +33,10 @@ def claim_next(
     lease_seconds: float = LEASE_SECONDS,
 ) -> Claim | None:
     """Claim the oldest job that may run now and that this worker's environment fits, or None."""
+    with reading(sessions) as session:
+        # An idle worker asks four times a second: it takes no write lock for that.
+        if session.scalars(_runnable(environment_digest, only=only)).first() is None:
+            return None
     with writing(sessions) as session:
         for job in session.scalars(_runnable(environment_digest, only=only)):
             if has_attempts_left(job.num_attempts, job.num_without_progress):
@@ -181,22 +187,15 @@ def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool) -
     model = lock_model(session, job.model_id)
     covers = int(job.outputs.get("prepare", {}).get("covers", model.num_sealed))
     for target in targets_covered(session, model.id, covers=covers):
-        if target.status == TargetStatus.PURGING:
-            continue
-        target.status = moved(TargetStatus(target.status), TargetStatus.FAILED)
+        if target.purged_at is not None:
+            continue  # done with this model: only the request still waits for others
+        move_target(session, target, TargetStatus.FAILED, reason=error)
         target.reason, target.is_retryable = error, is_retryable
-        _restate_request(session, target.request_id)
-
-
-def _restate_request(session: Session, request_id: str) -> None:
-    """Let a sealed request say what its targets say."""
-    request = lock_request(session, request_id)
-    request.status = derived([TargetStatus(target.status) for target, _ in targets_of(session, request_id)])
 
 
 def _drop_temporary(session: Session, job: Job, *, store: BlobStore) -> None:
     """Rolling and witness checkpoints serve one job only."""
-    query = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.role.in_(["rolling", "witness"]))
+    query = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.role.in_(TEMPORARY_ROLES))
     digests: list[str] = []
     for checkpoint in session.scalars(query):
         digests += drop_references(session, f"checkpoint:{checkpoint.id}")

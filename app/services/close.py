@@ -9,7 +9,8 @@ request row's lock.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+import structlog
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.jobs import active_job, now
@@ -20,11 +21,15 @@ from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Model, Receipt, Request, Target
 from app.domain.receipts import ModelFacts, RequestFacts, full_statement, product_statement
 from app.domain.scheduling import visible_at
-from app.domain.status import ENDED_TARGETS, JobKind, RequestStatus, TargetStatus, moved
-from app.domain.terms import DatasetId
+from app.domain.status import ENDED_TARGETS, JobKind, Outcome, RequestStatus, TargetStatus
+from app.domain.terms import DatasetId, JsonObject
 from app.keyring import Keyring
 from app.services.events import append_event, chain_head
+from app.services.move_target import move_target
+from app.services.publish import version_findings
 from app.signing import sign
+
+_log = structlog.get_logger()
 
 EraseRows = Callable[[DatasetId, Sequence[int]], None]
 """Zeroes these rows of a dataset's data file and syncs; zeroing twice is once."""
@@ -43,7 +48,15 @@ def close_ready(sessions: Sessions, *, keyring: Keyring, erase: EraseRows) -> li
     """Close every request whose targets have all been published and purged; return their ids."""
     with reading(sessions) as session:
         ready = requests_to_close(session)
-    return [request_id for request_id in ready if close(sessions, request_id, keyring=keyring, erase=erase)]
+    closed = []
+    for request_id in ready:
+        try:
+            if close(sessions, request_id, keyring=keyring, erase=erase):
+                closed.append(request_id)
+        except (OSError, ValueError) as error:
+            # A data file that cannot be written keeps its own requests at ``purging``, and no others.
+            _log.error("request_not_closed", request=request_id, error=str(error))
+    return closed
 
 
 def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: EraseRows) -> bool:
@@ -68,15 +81,14 @@ def destroy_revealed_nonces(sessions: Sessions) -> int:
     Not at completion itself: a repeated POST would show by a missing nonce, and a second POST by a missing
     link to the first, that it is done.
     """
-    with writing(sessions) as session:
+    with reading(sessions) as session:
         at = now(session)
-        query = select(Request).where(Request.completed_at.is_not(None), Request.nonce.is_not(None))
-        seen = [
-            row for row in session.scalars(query) if visible_at(row.completed_at or 0, row.reveal_at) <= at
-        ]
-        for request in seen:
-            request.nonce, request.match_mac = None, None
-        return len(seen)
+        seen = Request.nonce.is_not(None), Request.completed_at <= at, Request.reveal_at <= at
+        if session.scalar(select(Request.id).where(*seen).limit(1)) is None:
+            return 0
+    with writing(sessions) as session:
+        destroyed = update(Request).where(*seen).values(nonce=None, match_mac=None)
+        return len(session.execute(destroyed.returning(Request.id)).all())
 
 
 def _is_ready(request: Request, targets: Sequence[tuple[Target, Model]]) -> bool:
@@ -135,12 +147,20 @@ def _complete_targets(
     for target, model in targets:
         if target.status != TargetStatus.PURGING:
             continue
-        target.status = moved(TargetStatus(target.status), TargetStatus.COMPLETED)
+        if target.outcome == Outcome.ALREADY_COVERED:
+            target.findings = _findings_of_current(session, model) | (target.findings or {})
         target.done_at = now(session)
+        move_target(session, target, TargetStatus.COMPLETED, outcome=target.outcome)
         erasure = by_dataset.get(model.dataset_id)
         if erasure is not None:
             found = {"num_records_erased": len(erasure.erased), "records_used_by": erasure.used_by}
             target.findings = {**(target.findings or {}), **found}
+
+
+def _findings_of_current(session: Session, model: Model) -> JsonObject:
+    """Return what the current version says for a target that no version was made for."""
+    version = alias_version(session, model.id)
+    return {} if version is None else version_findings(session, version)
 
 
 def _complete(

@@ -12,14 +12,13 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import active_job, now, queued_job
+from app.db.jobs import active_job, queued_job
 from app.db.models import alias_version, lock_model
 from app.db.records import dataset_named
 from app.db.requests import lock_request, open_requests
 from app.db.session import Sessions, writing
 from app.db.tables import Model, Placement, Record, Target
 from app.domain.errors import Refused
-from app.domain.scheduling import predicted_settle_seconds
 from app.domain.status import JobKind, RequestStatus, TargetStatus
 from app.domain.terms import JobId, JsonObject, ModelId, TenantName
 from app.services.seal import needed_environment, queue_job, seal_target
@@ -131,6 +130,10 @@ def _insert_placements(session: Session, model: Model, *, place: PlaceRecords) -
 
 
 def _take_over_open_requests(session: Session, model: Model) -> None:
+    """Give open requests a target in the new model; when products see them completed stays as it was.
+
+    Requests for somebody whom nobody held are closed by now: a later ``reveal_at`` would tell them apart.
+    """
     for request in open_requests(session, tenant=model.tenant):
         lock_request(session, request.id)
         target = Target(
@@ -142,7 +145,5 @@ def _take_over_open_requests(session: Session, model: Model) -> None:
         )
         session.add(target)
         session.flush()
-        reveal_at = now(session) + predicted_settle_seconds(model.training_seconds)
-        request.reveal_at = max(request.reveal_at, reveal_at)
         if request.status != RequestStatus.RECEIVED:
             seal_target(session, request, target=target, model=model)

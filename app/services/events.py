@@ -1,5 +1,7 @@
 """Append to a request's audit trail, hash-chained per request (a global chain would serialise every post)."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.orm import Session
 
 from app.db.jobs import now
@@ -50,7 +52,7 @@ def chain_head(session: Session, request_id: str) -> str:
     return chain[-1].hash if chain else CHAIN_START
 
 
-def broken_at(events: list[Event]) -> int | None:
+def broken_at(events: Sequence[Event]) -> int | None:
     """Return the sequence number of the first event that does not fit its chain, or None."""
     previous = CHAIN_START
     for event in events:

@@ -48,6 +48,12 @@ def suppressed(sessions: Sessions, *, tenant: TenantName) -> Suppressed:
         return Suppressed(subject_refs=frozenset(subjects), record_refs=frozenset(records))
 
 
+def has_dataset(sessions: Sessions, dataset_id: str) -> bool:
+    """Whether a dataset with this id was ever committed."""
+    with reading(sessions) as session:
+        return session.get(Dataset, dataset_id) is not None
+
+
 def refuse_taken_name(sessions: Sessions, name: str, *, tenant: TenantName) -> None:
     """Refuse a name before the long work begins.
 

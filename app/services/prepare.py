@@ -7,11 +7,12 @@ from sqlalchemy.orm import Session
 from app.db.jobs import fenced
 from app.db.models import alias_version, lock_model
 from app.db.records import marks_of
-from app.db.requests import lock_request, targets_covered
+from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
 from app.domain.coverage import first_touched
-from app.domain.status import JobKind, RequestStatus, TargetStatus, moved
+from app.domain.status import JobKind, TargetStatus
 from app.domain.terms import Claim
+from app.services.move_target import move_target
 
 
 @dataclass(frozen=True)
@@ -53,5 +54,4 @@ def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
 def _start_targets(session: Session, model_id: str, *, covers: int) -> None:
     for target in targets_covered(session, model_id, covers=covers):
         if target.status in (TargetStatus.SCHEDULED, TargetStatus.FAILED):
-            target.status = moved(TargetStatus(target.status), TargetStatus.RUNNING)
-            lock_request(session, target.request_id).status = RequestStatus.RUNNING
+            move_target(session, target, TargetStatus.RUNNING)

@@ -20,7 +20,7 @@ from app.db.models import (
     versions_of,
 )
 from app.db.records import marks_of
-from app.db.requests import lock_request, targets_covered
+from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Alias, AliasMove, Job, Model, Version, VersionFile
 from app.domain.coverage import Artifact, Coverage, is_clean, may_follow
@@ -30,13 +30,11 @@ from app.domain.status import (
     JobKind,
     JobStatus,
     Outcome,
-    RequestStatus,
     TargetStatus,
     VersionStatus,
-    moved,
 )
 from app.domain.terms import CURRENT_ALIAS, Claim, JsonObject, ModelId
-from app.services.events import append_event
+from app.services.move_target import move_target
 from app.services.references import add_reference
 from models_store.manifest import Manifest
 
@@ -163,22 +161,22 @@ def _revoke_tainted(session: Session, model: Model, *, covers: int) -> None:
 
 def _mark_targets(session: Session, model: Model, *, version: Version) -> None:
     """Targets that this version satisfies wait for the purge now."""
-    body: JsonObject = {"model": model.name, "version": version.number, "manifest": version.manifest_digest}
     for target in targets_covered(session, model.id, covers=version.settled):
         if target.status == TargetStatus.PURGING or version.guarantee != Guarantee.EXACT:
             continue
         trained = version.method == "train"
         target.outcome = Outcome.ALREADY_COVERED if trained else Outcome.UNLEARNED
-        target.findings = _findings(session, model, version=version)
+        target.findings = version_findings(session, version)
         # A training only covers; the settle job that waits for it purges and moves the target on.
         if not trained:
-            target.status = moved(TargetStatus(target.status), TargetStatus.PURGING)
-            request = lock_request(session, target.request_id)
-            request.status = RequestStatus.RUNNING
-            append_event(session, request.id, "published", body)
+            move_target(
+                session, target, TargetStatus.PURGING, version=version.number,
+                manifest=version.manifest_digest,
+            )  # fmt: skip
 
 
-def _findings(session: Session, model: Model, *, version: Version) -> JsonObject:
+def version_findings(session: Session, version: Version) -> JsonObject:
+    """Return what the full receipt says of the version that satisfies a target."""
     parent = session.get(Version, version.parent_id) if version.parent_id else None
     return {
         "version": version.number,

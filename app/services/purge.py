@@ -17,9 +17,10 @@ from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
 from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Version
 from app.domain.coverage import Artifact, Mark, is_clean
-from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus, moved
+from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus
 from app.domain.terms import Claim, JsonObject, JsonValue
-from app.services.checkpoint import forget_checkpoints
+from app.services.checkpoint import TEMPORARY_ROLES, forget_checkpoints
+from app.services.move_target import move_target
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
 
@@ -53,7 +54,7 @@ def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, sc
         marks = marks_of(session, model.id, through=covers)
         purged = _purge(session, model, marks=marks, store=store, scratch=scratch)
         for target in targets_covered(session, model.id, covers=covers):
-            target.status = moved(TargetStatus(target.status), TargetStatus.PURGING)
+            move_target(session, target, TargetStatus.PURGING)
             target.outcome = target.outcome or Outcome.ALREADY_COVERED
             target.purged_at = target.purged_at or now(session)
             # A second run finds nothing left to remove: what the first one removed stays on record.
@@ -63,13 +64,20 @@ def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, sc
 
 
 def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStore, scratch: Path) -> Purged:
-    checkpoints = [row for row in checkpoints_of(session, model.id) if not _is_clean_checkpoint(row, marks)]
+    ended = _ended_jobs(session, model)
+    checkpoints = [
+        row
+        for row in checkpoints_of(session, model.id)
+        if not _is_clean_checkpoint(row, marks) or (row.job_id in ended and row.role in TEMPORARY_ROLES)
+    ]
     blobs = forget_checkpoints(session, checkpoints, store=store)
     versions = [row for row in versions_of(session, model.id) if _is_revoked(row)]
     digests = [digest for row in versions for digest in drop_references(session, f"version:{row.id}")]
     for row in versions:
         row.status, row.purged_at = VersionStatus.PURGED, now(session)
-    digests += [*_references_of_ended_jobs(session, model), *_strays(session, store)]
+    # What failed jobs had staged for a version that never came may have seen anybody.
+    digests += [digest for job_id in ended for digest in drop_references(session, f"job:{job_id}")]
+    digests += _strays(session, store)
     blobs += unlink_unreferenced(session, digests, store=store)
     num_copies = _purge_scratch(session, model, marks=marks, scratch=scratch)
     names = [row.manifest_digest for row in versions]
@@ -78,16 +86,9 @@ def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStor
     )
 
 
-def _references_of_ended_jobs(session: Session, model: Model) -> list[str]:
-    """Return what failed jobs had staged for a version that never came: it may have seen anybody."""
-    ended = select(Job.id).where(
-        Job.model_id == model.id, Job.status.in_([JobStatus.FAILED, JobStatus.SUCCEEDED])
-    )
-    return [
-        digest
-        for job_id in session.scalars(ended).all()
-        for digest in drop_references(session, f"job:{job_id}")
-    ]
+def _ended_jobs(session: Session, model: Model) -> set[str]:
+    ended = [JobStatus.FAILED, JobStatus.SUCCEEDED]
+    return set(session.scalars(select(Job.id).where(Job.model_id == model.id, Job.status.in_(ended))))
 
 
 def _strays(session: Session, store: BlobStore) -> list[str]:
@@ -111,7 +112,9 @@ def _purge_scratch(session: Session, model: Model, *, marks: list[Mark], scratch
     for copy in session.scalars(select(ScratchCopy).where(ScratchCopy.model_id == model.id)):
         if is_clean(Artifact(shard=None, position=None, settled=copy.settled), marks):
             continue
-        shutil.rmtree(scratch / copy.id, ignore_errors=True)
+        folder = scratch / copy.id
+        if folder.exists():
+            shutil.rmtree(folder)
         session.delete(copy)
         num_gone += 1
     return num_gone

@@ -6,12 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.models import lock_model
-from app.db.requests import failed_targets, lock_request, targets_of
+from app.db.requests import failed_targets
 from app.db.session import Sessions, writing
 from app.db.tables import Job, Model
 from app.dispatch import dispatch
-from app.domain.status import JobKind, JobStatus, TargetStatus, derived, moved
+from app.domain.status import JobKind, JobStatus, TargetStatus
 from app.domain.terms import JobId, ModelId
+from app.services.move_target import move_target
 from app.services.seal import queue_job
 
 
@@ -41,8 +42,5 @@ def _failed_kinds(session: Session, model: Model) -> list[JobKind]:
 
 def _revive_targets(session: Session, model: Model) -> None:
     for target in failed_targets(session, model.id):
-        target.status = moved(TargetStatus(target.status), TargetStatus.SCHEDULED)
+        move_target(session, target, TargetStatus.SCHEDULED)
         target.reason, target.is_retryable = None, None
-        request = lock_request(session, target.request_id)
-        statuses = [TargetStatus(each.status) for each, _ in targets_of(session, request.id)]
-        request.status = derived(statuses)

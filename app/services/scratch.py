@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from app.db.ids import new_id
-from app.db.session import Sessions, writing
+from app.db.session import Sessions, reading, writing
 from app.db.tables import ScratchCopy, Tombstone
 from app.domain.errors import Refused
 from app.domain.terms import ModelId
@@ -31,6 +31,17 @@ def register_copy(sessions: Sessions, model_id: ModelId, *, settled: int) -> str
         copy = ScratchCopy(id=new_id("scr"), model_id=model_id, settled=settled)
         session.add(copy)
         return copy.id
+
+
+def require_copy(sessions: Sessions, copy_id: str) -> None:
+    """Make sure that a copy is still in the lineage; ask once its folder is there for a purge to find.
+
+    Raises:
+        Refused: a purge took it out of the lineage before it was written.
+    """
+    with reading(sessions) as session:
+        if session.get(ScratchCopy, copy_id) is None:
+            raise Refused("records of this copy have been purged meanwhile: ask again")
 
 
 def forget_copy(sessions: Sessions, copy_id: str) -> None:

@@ -16,9 +16,10 @@ from app.db.requests import lock_request, requests_to_seal, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Job, Model, Request, Target, Tombstone
 from app.dispatch import dispatch
-from app.domain.status import JobKind, JobStatus, Outcome, RequestStatus, TargetStatus, moved
+from app.domain.status import JobKind, JobStatus, Outcome, RequestStatus, TargetStatus
 from app.domain.terms import JobId
 from app.services.events import append_event
+from app.services.move_target import move_target
 
 FIRST_STEP = "prepare"
 
@@ -49,10 +50,10 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
             return []
         targets = targets_of(session, request_id)
         lock_models(session, [model.id for _, model in targets])
-        jobs = [seal_target(session, request, target=target, model=model) for target, model in targets]
         request.status = RequestStatus.SCHEDULED
         request.sealed_at = now(session)
         append_event(session, request.id, "scheduled")
+        jobs = [seal_target(session, request, target=target, model=model) for target, model in targets]
         return [job_id for job_id in jobs if job_id is not None]
 
 
@@ -61,9 +62,8 @@ def seal_target(session: Session, request: Request, *, target: Target, model: Mo
     held = _number_records(session, request, model=model)
     target.num_records = len(held.rows)
     if held.through is None:
-        target.status = moved(TargetStatus(target.status), TargetStatus.COMPLETED)
-        target.outcome = Outcome.NO_DATA
-        target.done_at = now(session)
+        target.outcome, target.done_at = Outcome.NO_DATA, now(session)
+        move_target(session, target, TargetStatus.COMPLETED, outcome=target.outcome)
         return None
     target.through = held.through
     return queue_job(session, model, kind=JobKind.SETTLE)

@@ -33,6 +33,7 @@ from app.domain.visibility import (
     seconds_to_wait,
 )
 from app.keyring import Keyring
+from app.services.events import broken_at
 from app.services.pages import position_of, token_of
 
 
@@ -48,7 +49,6 @@ class Acknowledgement:
     due_at: float
     subject_type: str
     reason_code: str | None
-    effective_before: float | None
     request_id: str | None
     duplicate_of: str | None
     commitment: bytes
@@ -103,7 +103,6 @@ class DeletionView:
     days_left: int
     completed_at: float | None
     reason_code: str | None
-    effective_before: float | None
     request_id: str | None
     duplicate_of: str | None
     targets: tuple[TargetView, ...]
@@ -130,6 +129,14 @@ class EventView:
     previous_hash: str | None = None
 
 
+@dataclass(frozen=True)
+class TrailView:
+    """The audit trail; ``broken_at`` is the first event that does not fit the chain, for admins only."""
+
+    items: list[EventView]
+    broken_at: int | None = None
+
+
 def acknowledgement(sessions: Sessions, request_id: str, *, tenant: TenantName) -> Acknowledgement:
     """Return the first answer again."""
     with reading(sessions) as session:
@@ -137,7 +144,7 @@ def acknowledgement(sessions: Sessions, request_id: str, *, tenant: TenantName) 
         posted = Clocked(completed_at=None, reveal_at=row.reveal_at, now=row.posted_at)
         return Acknowledgement(
             id=row.id, posted_at=row.posted_at, due_at=row.due_at, subject_type=row.subject_type,
-            reason_code=row.reason_code, effective_before=row.effective_before, request_id=row.request_uuid,
+            reason_code=row.reason_code, request_id=row.request_uuid,
             duplicate_of=row.duplicate_of, commitment=row.commitment, nonce=row.nonce,
             retry_after=seconds_to_wait(posted),
         )  # fmt: skip
@@ -170,16 +177,18 @@ def list_deletions(
     return DeletionPage(items=items, next=token_of(position, selection=selection, keyring=keyring))
 
 
-def show_events(sessions: Sessions, request_id: str, *, caller: Caller) -> list[EventView]:
+def show_events(sessions: Sessions, request_id: str, *, caller: Caller) -> TrailView:
     """Return the audit trail: all of it for admins, three names and their times for others."""
     with reading(sessions) as session:
         request = request_by_id(session, request_id, tenant=caller.tenant)
         events = events_of(session, request_id)
         times = _times(request, at=now(session))
     if caller.is_admin:
-        return [_event_view(event) for event in events]
+        return TrailView(items=[_event_view(event) for event in events], broken_at=broken_at(events))
     shown = [EventView(name=e.name, at=e.at) for e in events if e.name in PRODUCT_EVENTS]
-    return [event for event in (_as_shown(event, times) for event in shown) if event is not None]
+    return TrailView(
+        items=[event for event in (_as_shown(event, times) for event in shown) if event is not None]
+    )
 
 
 def show_receipt(sessions: Sessions, request_id: str, *, caller: Caller) -> str:
@@ -245,7 +254,7 @@ def _view(
     return DeletionView(
         id=request.id, status=status, posted_at=request.posted_at, due_at=request.due_at,
         days_left=days_left(request.due_at, at), completed_at=completed_at, reason_code=request.reason_code,
-        effective_before=request.effective_before, request_id=request.request_uuid,
+        request_id=request.request_uuid,
         duplicate_of=request.duplicate_of, retry_after=wait,
         targets=tuple(sorted(targets, key=lambda target: target.model)),
     )  # fmt: skip

@@ -4,8 +4,10 @@ Promises: a file is handed out only while its version may be fetched, and only w
 has verified against its digest. Never: a path made from anything that a client sent.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -101,11 +103,12 @@ class AliasView:
 
 @dataclass(frozen=True)
 class ServedFile:
-    """A verified file, ready to be sent."""
+    """A verified file, ready to be sent; ``require_served`` raises what the caller hears when it has gone."""
 
     path: Path
     digest: str
-    size: int
+    status: os.stat_result
+    require_served: Callable[[], object]
 
 
 def list_models(sessions: Sessions, *, tenant: TenantName) -> list[ModelView]:
@@ -162,12 +165,14 @@ def open_file(
         VersionRevoked: the version saw somebody who is to be forgotten.
         VersionPurged: its bytes are gone.
     """
-    file = _find_file(sessions, model_name, version, name=name, tenant=tenant)
+    find = partial(_find_file, sessions, model_name, version, name=name, tenant=tenant)
+    file = find()
     try:
-        return ServedFile(path=store.path(file.digest), digest=file.digest, size=file.size)
-    except BlobMissing:
+        path = store.path(file.digest)
+        return ServedFile(path=path, digest=file.digest, status=path.stat(), require_served=find)
+    except (BlobMissing, FileNotFoundError):
         # A purge may have come between the look at the row and the look at the store: look at the row again.
-        _find_file(sessions, model_name, version, name=name, tenant=tenant)
+        find()
         raise
 
 

@@ -15,7 +15,7 @@ from app.db.tables import IdempotencyKey, Model, Request, Suppression, Target
 from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
 from app.domain.status import RequestStatus, TargetStatus
-from app.domain.terms import DatasetId, Submission, TenantName
+from app.domain.terms import DatasetId, JsonObject, Submission, TenantName
 from app.keyring import Keyring
 from app.services.events import append_event
 from models_store.manifest import canonical_json
@@ -47,27 +47,22 @@ def submit(
         IdempotencyKeyReused: the key, or the client's own request id, was used with another body.
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
     """
-    try:
-        with writing(sessions) as session:
-            return _submit(
-                session,
-                submission,
-                tenant=tenant,
-                keyring=keyring,
-                grace_seconds=grace_seconds,
-                idempotency=idempotency,
-            )
-    except IntegrityError:
-        # A repeat was in flight and has committed its row meanwhile: the second look finds it.
-        with writing(sessions) as session:
-            return _submit(
-                session,
-                submission,
-                tenant=tenant,
-                keyring=keyring,
-                grace_seconds=grace_seconds,
-                idempotency=idempotency,
-            )
+    for is_last in (False, True):
+        try:
+            with writing(sessions) as session:
+                return _submit(
+                    session,
+                    submission,
+                    tenant=tenant,
+                    keyring=keyring,
+                    grace_seconds=grace_seconds,
+                    idempotency=idempotency,
+                )
+        except IntegrityError:
+            # A repeat was in flight and has committed its row meanwhile: the second look finds it.
+            if is_last:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _submit(
@@ -82,9 +77,10 @@ def _submit(
     first = _first_with_key(session, tenant=tenant, idempotency=idempotency)
     if first is not None:
         return first
-    match_mac = _match_mac(submission, keyring=keyring)
+    match_mac = keyring.mac("duplicates", canonical_json(_identity(submission)))
+    uuid_mac = _uuid_mac(submission, keyring=keyring)
     posted_at = now(session)
-    same = _first_with_uuid(session, submission, tenant=tenant, match_mac=match_mac)
+    same = _first_with_uuid(session, submission, tenant=tenant, uuid_mac=uuid_mac)
     if same is not None:
         session.add_all(_first_answer(same, idempotency, tenant=tenant, at=posted_at))
         return same
@@ -96,6 +92,7 @@ def _submit(
         tenant=tenant,
         status=RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
+        uuid_mac=uuid_mac,
         duplicate_of=_open_duplicate(session, match_mac, tenant=tenant, at=posted_at),
         subject_type=submission.subject_type,
         subject_refs=[ref.hex() for ref in submission.subject_refs],
@@ -103,7 +100,6 @@ def _submit(
         is_narrowed_by_models=submission.models is not None,
         match_mac=match_mac,
         reason_code=submission.reason_code,
-        effective_before=submission.effective_before,
         commitment=submission.commitment,
         nonce=submission.nonce,
         posted_at=posted_at,
@@ -132,7 +128,7 @@ def _first_with_key(session: Session, *, tenant: str, idempotency: Idempotency |
 
 
 def _first_with_uuid(
-    session: Session, submission: Submission, *, tenant: str, match_mac: bytes
+    session: Session, submission: Submission, *, tenant: str, uuid_mac: bytes | None
 ) -> str | None:
     if submission.request_uuid is None:
         return None
@@ -141,7 +137,7 @@ def _first_with_uuid(
     if first is None:
         return None
     # A client that uses one id for two people must hear of it: the second would never be forgotten.
-    if first.match_mac is not None and first.match_mac != match_mac:
+    if first.uuid_mac != uuid_mac:
         raise IdempotencyKeyReused("this request_id came with another body before")
     return first.id
 
@@ -164,20 +160,30 @@ def _predicted_seconds(models: list[Model]) -> float:
     )
 
 
-def _match_mac(submission: Submission, *, keyring: Keyring) -> bytes:
-    identity = {
+def _uuid_mac(submission: Submission, *, keyring: Keyring) -> bytes | None:
+    """Return what a later post under the same uuid must match, even after the deletion.
+
+    The uuid is mixed in, so that two requests for one subject cannot be told by it.
+    """
+    if submission.request_uuid is None:
+        return None
+    identity = _identity(submission) | {"uuid": submission.request_uuid}
+    return keyring.mac("request-uuid", canonical_json(identity))
+
+
+def _identity(submission: Submission) -> JsonObject:
+    """Return what is asked for: whom and what it is narrowed to."""
+    return {
         "subject": submission.subject_refs[0].hex(),
-        "models": None if submission.models is None else sorted(submission.models),
+        "models": None if submission.models is None else [*sorted(submission.models)],
         "records": _record_refs(submission),
-        "effective_before": submission.effective_before,
     }
-    return keyring.mac("duplicates", canonical_json(identity))
 
 
-def _record_refs(submission: Submission) -> dict[str, list[str]] | None:
+def _record_refs(submission: Submission) -> JsonObject | None:
     if submission.record_refs is None:
         return None
-    return {dataset: sorted(ref.hex() for ref in refs) for dataset, refs in submission.record_refs.items()}
+    return {dataset: [*sorted(ref.hex() for ref in refs)] for dataset, refs in submission.record_refs.items()}
 
 
 def _open_duplicate(session: Session, match_mac: bytes, *, tenant: str, at: float) -> str | None:
@@ -204,13 +210,11 @@ def _suppressions(request: Request, submission: Submission) -> list[Suppression]
     common = {
         "tenant": request.tenant,
         "request_id": request.id,
-        "effective_before": submission.effective_before,
         "expires_at": request.posted_at + SUPPRESSION_SECONDS,
     }
     if submission.record_refs is None:
         return [Suppression(subject_ref=ref, **common) for ref in submission.subject_refs]
-    refs = {ref for refs in submission.record_refs.values() for ref in refs}
-    return [Suppression(record_ref=ref, **common) for ref in sorted(refs)]
+    return [Suppression(record_ref=ref, **common) for ref in sorted(submission.suppression_refs)]
 
 
 def _first_answer(

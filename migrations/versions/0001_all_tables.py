@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("tenant", sa.String(length=255), nullable=False),
         sa.Column("status", sa.String(length=255), nullable=False),
         sa.Column("request_uuid", sa.String(length=255), nullable=True),
+        sa.Column("uuid_mac", sa.LargeBinary(), nullable=True),
         sa.Column("duplicate_of", sa.String(length=255), nullable=True),
         sa.Column("subject_type", sa.String(length=255), nullable=False),
         sa.Column("subject_refs", sa.JSON(), nullable=True),
@@ -55,7 +56,6 @@ def upgrade() -> None:
         sa.Column("is_narrowed_by_models", sa.Boolean(), nullable=False),
         sa.Column("match_mac", sa.LargeBinary(), nullable=True),
         sa.Column("reason_code", sa.String(length=255), nullable=True),
-        sa.Column("effective_before", sa.Double(), nullable=True),
         sa.Column("commitment", sa.LargeBinary(), nullable=False),
         sa.Column("nonce", sa.LargeBinary(), nullable=True),
         sa.Column("posted_at", sa.Double(), nullable=False),
@@ -68,6 +68,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant", "request_uuid", name=op.f("uq_requests_tenant")),
     )
     with op.batch_alter_table("requests", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_requests_nonce",
+            ["completed_at"],
+            unique=False,
+            sqlite_where=sa.text("nonce IS NOT NULL"),
+            postgresql_where=sa.text("nonce IS NOT NULL"),
+        )
         batch_op.create_index("ix_requests_page", ["tenant", "posted_at", "id"], unique=False)
         batch_op.create_index("ix_requests_status", ["status", "seal_at"], unique=False)
 
@@ -84,11 +91,11 @@ def upgrade() -> None:
         sa.Column("request_id", sa.String(length=255), nullable=False),
         sa.Column("subject_ref", sa.LargeBinary(), nullable=True),
         sa.Column("record_ref", sa.LargeBinary(), nullable=True),
-        sa.Column("effective_before", sa.Double(), nullable=True),
         sa.Column("expires_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_suppressions")),
     )
     with op.batch_alter_table("suppressions", schema=None) as batch_op:
+        batch_op.create_index("ix_suppressions_expires_at", ["expires_at"], unique=False)
         batch_op.create_index("ix_suppressions_subject", ["tenant", "subject_ref"], unique=False)
 
     op.create_table(
@@ -125,6 +132,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("tenant", "key_mac", name=op.f("pk_idempotency_keys")),
     )
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.create_index("ix_idempotency_keys_created_at", ["created_at"], unique=False)
+
     op.create_table(
         "models",
         sa.Column("id", sa.String(length=255), nullable=False),
@@ -389,6 +399,9 @@ def downgrade() -> None:
     op.drop_table("records")
     op.drop_table("receipts")
     op.drop_table("models")
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.drop_index("ix_idempotency_keys_created_at")
+
     op.drop_table("idempotency_keys")
     op.drop_table("events")
     with op.batch_alter_table("blob_references", schema=None) as batch_op:
@@ -397,12 +410,18 @@ def downgrade() -> None:
     op.drop_table("blob_references")
     with op.batch_alter_table("suppressions", schema=None) as batch_op:
         batch_op.drop_index("ix_suppressions_subject")
+        batch_op.drop_index("ix_suppressions_expires_at")
 
     op.drop_table("suppressions")
     op.drop_table("schema_notes")
     with op.batch_alter_table("requests", schema=None) as batch_op:
         batch_op.drop_index("ix_requests_status")
         batch_op.drop_index("ix_requests_page")
+        batch_op.drop_index(
+            "ix_requests_nonce",
+            sqlite_where=sa.text("nonce IS NOT NULL"),
+            postgresql_where=sa.text("nonce IS NOT NULL"),
+        )
 
     op.drop_table("requests")
     op.drop_table("datasets")

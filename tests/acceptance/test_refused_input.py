@@ -76,7 +76,6 @@ SOURCES: dict[str, tuple[Callable[[Home], tuple[str, ...]], str]] = {
 # What is replaced in a recipe that is right, and what the one line must say.
 RECIPES: dict[str, tuple[tuple[str, str], str]] = {
     "an unknown field": (("epochs = ", "epoch = "), "plan.epoch"),
-    "a number out of range": (("blocks = 8", "blocks = 0"), "plan.blocks"),
     "a factory that is not there": (("nets:mlp", "nets:none"), "model.factory"),
     "an unknown policy": (('checkpoints = "all"', 'checkpoints = "some"'), "policy.checkpoints"),
     "a dataset that is not there": (

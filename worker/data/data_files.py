@@ -87,7 +87,7 @@ def write_data_file(
     The caller removes the folder if what follows fails: until its row is committed nothing refers to it.
     """
     path = data_path(folder, dataset_id)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "row_bytes").write_text(str(layout.row_dtype.itemsize))
     digests: list[bytes] = []
     with path.open("wb") as file:

@@ -5,9 +5,9 @@ never written anywhere.
 """
 
 import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from app.services.import_dataset import (
     Suppressed,
     SuppressedMeanwhile,
     add_dataset,
+    has_dataset,
     refuse_taken_name,
     suppressed,
 )
+from worker.data.abandoned import importing_folder, remove_abandoned
 from worker.data.data_files import Layout, write_data_file
 from worker.data.sources import SourceRefused, SourceTable
 
@@ -80,6 +82,7 @@ def import_source(
         NameTaken: a dataset of this name stands.
     """
     refuse_taken_name(sessions, order.name, tenant=tenant)
+    remove_abandoned(data_folder, is_known=partial(has_dataset, sessions))
     hashed = _hash_ids(source, order, keyring=keyring)
     while True:
         honoured = suppressed(sessions, tenant=tenant)
@@ -121,7 +124,7 @@ def _store(
     keyring: Keyring,
     data_folder: Path,
 ) -> Imported:
-    chosen = _not_suppressed(hashed, honoured)
+    chosen = _not_suppressed(source, order, hashed=hashed, honoured=honoured, keyring=keyring)
     if not len(chosen):
         raise SourceRefused("no record is left: every subject of the source is suppressed")
     layout = Layout(
@@ -130,7 +133,7 @@ def _store(
         num_classes=int(source.labels.max()) + 1,
     )
     dataset_id = DatasetId(new_id("dat"))
-    try:
+    with importing_folder(data_folder / dataset_id):
         digests = write_data_file(
             data_folder,
             dataset_id,
@@ -148,9 +151,6 @@ def _store(
             layout=layout.to_json(),
         )
         add_dataset(sessions, new, tenant=tenant, records=records, honoured=honoured)
-    except BaseException:
-        shutil.rmtree(data_folder / dataset_id, ignore_errors=True)
-        raise
     return Imported(
         dataset_id=dataset_id,
         num_records=len(records),
@@ -160,12 +160,25 @@ def _store(
     )
 
 
-def _not_suppressed(hashed: _Hashed, honoured: Suppressed) -> npt.NDArray[np.intp]:
+def _not_suppressed(
+    source: SourceTable, order: ImportOrder, *, hashed: _Hashed, honoured: Suppressed, keyring: Keyring
+) -> npt.NDArray[np.intp]:
     kept = [
-        index
-        for index, (subjects, records) in enumerate(zip(hashed.subjects, hashed.records, strict=True))
-        if honoured.subject_refs.isdisjoint(subjects) and honoured.record_refs.isdisjoint(records)
+        index for index, subjects in enumerate(hashed.subjects) if honoured.subject_refs.isdisjoint(subjects)
     ]
+    # Hashing every record once more is saved as long as no single record is suppressed.
+    if honoured.record_refs:
+        kept = [
+            index
+            for index in kept
+            if honoured.record_refs.isdisjoint(
+                keyring.suppression_refs(
+                    source.record_ids[index],
+                    subject_id=source.subject_ids[index],
+                    subject_type=order.subject_type,
+                )
+            )
+        ]
     return np.array(kept, dtype=np.intp)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from worker.determinism import seed_everything, source_digest
+from worker.determinism import seed_everything
 from worker.training.plan import init_seed
 from worker.training.recipe import Recipe, RecipeRefused
+from worker.training.sources import source_digest
 
 
 def build_net(recipe: Recipe, *, shard: int, device: torch.device) -> nn.Module:
@@ -45,6 +46,6 @@ def load_factory(recipe: Recipe) -> Any:
 
 
 def factory_digest(recipe: Recipe) -> str:
-    """Return the SHA-256 of the source that the factory lives in: other code, other bits."""
+    """Return the digest of the source that the factory is made of: other code, other bits."""
     load_factory(recipe)
     return source_digest(recipe.model.factory.split(":")[0])

@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _POLICY = TypeAdapter(dict[Literal["policy"], Policy])
 
 
@@ -170,7 +171,7 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
     try:
         return Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
     except ValidationError as error:
-        raise RecipeRefused(f"{path}: {first_problem(error)}") from error
+        raise RecipeRefused(f"{path}: {problems_of(error)}") from error
 
 
 def recipe_from_json(values: JsonObject) -> Recipe:
@@ -178,9 +179,17 @@ def recipe_from_json(values: JsonObject) -> Recipe:
     return Recipe.model_validate(values)
 
 
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a validation as ``field: what is wrong``."""
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    more = error.error_count() - 1
-    return f"{field}: {problem['msg']}" + (f" (and {more} more)" if more else "")
+def problems_of(error: ValidationError) -> str:
+    """Return every problem of a validation as ``field: what is wrong``, unknown fields first."""
+    problems = error.errors(include_url=False, include_input=False)
+    unknown = [f"{_field(p['loc'])}: unknown field" for p in problems if p["type"] in _UNKNOWN]
+    wrong = [f"{_field(p['loc'])}: {p['msg']}" for p in problems if p["type"] not in _UNKNOWN]
+    return "; ".join([*unknown, *wrong])
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """Return a field as it stands in the file; the union's tag (sgd, adamw) does not."""
+    parts = [str(part) for part in location]
+    if parts[:1] == ["optimizer"] and len(parts) > 2:
+        parts.pop(1)
+    return ".".join(parts) or "recipe"

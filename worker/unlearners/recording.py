@@ -22,7 +22,10 @@ WRITES_AHEAD = 2
 
 @dataclass
 class RunRecorder:
-    """Called after each block of one shard, and closed at its end. ``keys`` name the states; ``watched`` concern the witness."""
+    """Called after each block of one shard, and closed at its end.
+
+    ``keys`` name the states; ``watched`` are the positions that concern the witness.
+    """
 
     context: JobContext
     shard: int

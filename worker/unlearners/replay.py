@@ -128,7 +128,11 @@ class _Exact:
         )
 
     def _resume_point(self, context: JobContext, scope: Scope, *, shard: int, keys: list[str]) -> ResumePoint:
-        """Return the furthest clean state made from exactly these inputs."""
+        """Return the furthest clean state made from exactly these inputs.
+
+        A state behind the first touched block, left by a job that failed, would be right as well; but this
+        job's witness starts at the touched block, so only the job's own states reach that far.
+        """
         own = context.installation
         found = find_checkpoints(
             own.sessions, context.claim.model_id, keys=keys, covers=scope.covers, store=own.store
@@ -136,7 +140,11 @@ class _Exact:
         lawful = [
             view
             for view in found
-            if view.shard == shard and (self.may_share or view.job_id == context.claim.job_id)
+            if view.shard == shard
+            and (
+                view.job_id == context.claim.job_id
+                or (self.may_share and view.position < scope.first_touched.get(shard, view.position + 1))
+            )
         ]
         best = max(lawful, key=lambda view: view.position, default=None)
         return ResumePoint(position=BEFORE_FIRST if best is None else best.position, checkpoint=best)

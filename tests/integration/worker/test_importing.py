@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.api.door import submission_of
+from app.api.schemas import DeletionIn
 from app.db.session import reading
 from app.db.tables import Dataset, Record
 from app.domain.errors import NameTaken
 from app.domain.terms import DEFAULT_TENANT
+from app.main import open_context
+from app.services.submit import submit
 from app.settings import Settings
 from tests.support.trained import synthetic
 from tests.support.world import World
@@ -118,6 +122,20 @@ def test_a_deletion_that_arrives_during_the_import_is_honoured_too(desk: Desk) -
     assert (done.num_records, done.num_suppressed) == (19, 1)
     assert ref_of(desk, "subject-7") not in {record.subject_ref for record in desk.records}
     assert [folder.name for folder in desk.folders] == [done.dataset_id]
+
+
+def test_a_deleted_record_does_not_come_back_in_a_dataset_of_another_name(desk: Desk) -> None:
+    source = families(5, size=2)
+    # The first record is another subject's, so that it cannot be named for this one.
+    body = DeletionIn(subject_id=" subject-3", record_ids=[source.record_ids[i] for i in (6, 0)])
+    context = open_context(desk.settings)
+    submission = submission_of(body, context=context, tenant=DEFAULT_TENANT)
+    context.engine.dispose()
+    submit(desk.world.sessions, submission, tenant=DEFAULT_TENANT, keyring=desk.world.keyring)
+    done = desk.take(source)
+    assert (done.num_records, done.num_suppressed, done.num_subjects) == (9, 1, 5)
+    gone = desk.world.keyring.record_refs(source.record_ids[6], dataset="noise")[0]
+    assert gone not in {record.record_ref for record in desk.records}
 
 
 def test_two_spellings_of_one_subject_are_one(desk: Desk) -> None:

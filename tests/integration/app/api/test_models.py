@@ -1,7 +1,10 @@
 """Models, versions, files and aliases over HTTP."""
 
 import hashlib
+import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,6 +14,7 @@ from fastapi import FastAPI
 from app.domain.access import Scope
 from app.domain.terms import ModelId, TenantName
 from app.services.purge import purge
+from models_store.blobs import BlobStore
 from tests.support.client import client_of
 from tests.support.problems import problem_of
 from tests.support.world import World
@@ -109,6 +113,62 @@ def test_a_revoked_version_is_gone_and_so_is_a_purged_one(
     assert admin.get("/models/churn/versions/1").json()["purged_at"] is not None
     current = admin.get("/models/churn/versions/current/files/weights.safetensors")
     assert current.content == b"weights 2"
+
+
+class _Hurried(BlobStore):
+    """A store in which something happens just after a file was found, or just after it was measured."""
+
+    run: Callable[[], object]
+    is_measured_first: bool
+
+    def path(self, digest: str) -> Path:
+        """Find the file."""
+        found = super().path(digest)
+        if not self.is_measured_first:
+            self.run()
+            return found
+        place = _Measured(found)
+        place.run = self.run
+        return place
+
+
+class _Measured(type(Path())):  # type: ignore[misc]  # the class of this platform's paths
+    run: Callable[[], object]
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Measure the file, then let the thing happen."""
+        found = Path(self).stat()
+        self.run()
+        return found
+
+
+@pytest.mark.parametrize("is_measured_first", [False, True])
+def test_a_purge_that_overtakes_a_download_makes_it_gone_and_not_an_error(
+    admin: httpx.Client, service: FastAPI, world: World, model: ModelId, tmp_path: Path,
+    is_measured_first: bool,
+) -> None:  # fmt: skip
+    world.sealed("ann")
+    claim = world.claim()
+
+    def overtake() -> None:
+        world.publish(claim, weights=b"weights 2")
+        purge(world.sessions, claim, covers=1, store=world.store, scratch=tmp_path)
+
+    context = service.state.context
+    store = _Hurried(context.settings.resolved_store_url)
+    store.run, store.is_measured_first = overtake, is_measured_first
+    service.state.context = replace(context, store=store)
+    problem_of(admin.get(FILE), 410, "version-purged")
+
+
+def test_only_admins_see_how_many_tombstones_a_model_has(
+    admin: httpx.Client, service: FastAPI, world: World, model: ModelId
+) -> None:
+    world.sealed("ann")
+    with client_of(service, world.key(Scope.VERSIONS_READ)) as reader:
+        for path in ("/models", "/models/churn"):
+            assert '"num_sealed":1' in admin.get(path).text
+            assert "num_sealed" not in reader.get(path).text
 
 
 def test_bytes_that_were_changed_on_disk_are_not_served(

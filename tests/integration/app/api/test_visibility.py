@@ -1,5 +1,6 @@
 """A subject held by no model looks the same from outside; admins see the truth."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import httpx
 import pytest
 from sqlalchemy import event
 
+from app.db.session import writing
+from app.db.tables import Event
+from app.domain.status import JobKind
 from app.services.claim import fail, finish, finish_step, report_progress
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.create_model import NewModel, create_model
@@ -65,11 +69,13 @@ def pair(product: httpx.Client, world: World) -> tuple[str, str]:
     return pair
 
 
-def _settle(world: World, tmp_path: Path) -> None:
+def _settle(world: World, tmp_path: Path, *, name: str = "churn") -> None:
     claim = world.claim()
     scope = fix_scope(world.sessions, claim)
-    world.publish(claim, weights=b"weights 2")
-    purge(world.sessions, claim, covers=scope.covers, store=world.store, scratch=tmp_path)
+    if not scope.is_covered:
+        world.publish(claim, name=name, weights=f"weights of {claim.job_id}".encode())
+    if claim.kind is JobKind.SETTLE:
+        purge(world.sessions, claim, covers=scope.covers, store=world.store, scratch=tmp_path)
     finish(world.sessions, claim, output={}, store=world.store)
 
 
@@ -182,8 +188,13 @@ def test_admins_see_the_job_the_outcome_and_the_whole_trail(
     done = admin.get(f"/deletions/{pair[0]}").json()
     assert (done["status"], done["targets"][0]["truth"]["outcome"]) == ("completed", "unlearned")
     assert done["targets"][0]["truth"]["findings"]["version"] == 2
-    trail = admin.get(f"/deletions/{pair[0]}/events").json()["items"]
-    assert [entry["sequence"] for entry in trail] == [1, 2, 3, 4]
+    trail = admin.get(f"/deletions/{pair[0]}/events").json()
+    assert [entry["sequence"] for entry in trail["items"]] == list(range(1, len(trail["items"]) + 1))
+    assert {"target_purging", "target_completed"} < {entry["name"] for entry in trail["items"]}
+    assert trail["broken_at"] is None
+    with writing(world.sessions) as session:
+        session.query(Event).filter_by(request_id=pair[0], sequence=3).one().body = {"model": "another"}
+    assert admin.get(f"/deletions/{pair[0]}/events").json()["broken_at"] == 3
     receipt = admin.get(f"/deletions/{pair[0]}/receipt")
     assert receipt.headers["content-type"] == "application/jose"
     assert verify(receipt.text, keys=admin.get("/.well-known/jwks.json").json())["form"] == "full"
@@ -194,16 +205,31 @@ def test_there_is_no_receipt_before_the_end(admin: httpx.Client, pair: tuple[str
 
 
 def test_a_model_created_meanwhile_shows_in_neither_request(
-    product: httpx.Client, admin: httpx.Client, world: World, pair: tuple[str, str]
+    product: httpx.Client, admin: httpx.Client, world: World, pair: tuple[str, str], tmp_path: Path
 ) -> None:
     seal_due(world.sessions)
     close_ready(world.sessions, keyring=world.keyring, erase=world.erase)
     new = NewModel(
-        name="later", dataset="churn-data", recipe={}, recipe_digest="b" * 64, policy={}, training_seconds=1.0
-    )
+        name="later", dataset="churn-data", recipe={}, recipe_digest="b" * 64, policy={},
+        training_seconds=3000.0,
+    )  # fmt: skip
+    soon = time.time() + 900.5
+    for request_id in pair:
+        world.shift(request_id, reveal_at=soon)
     create_model(world.sessions, new, tenant=world.tenant, place=lambda _id, _rows: [])
-    held, unheld = (_shown(product, world, request_id) for request_id in pair)
-    assert held == unheld
+
+    def look_after(seconds: float) -> str:
+        for request_id in pair:
+            world.shift(request_id, reveal_at=world.request(request_id).reveal_at - seconds)
+        held, unheld = (_shown(product, world, request_id) for request_id in pair)
+        assert held == unheld
+        return str(held[0]["status"])
+
+    assert (look_after(0), look_after(850)) == ("scheduled", "scheduled")
+    for name in ("churn", "later", "later"):
+        _settle(world, tmp_path, name=name)
+    close_ready(world.sessions, keyring=world.keyring, erase=world.erase)
+    assert (look_after(0), look_after(60)) == ("scheduled", "completed")
     assert [item["id"] for item in product.get("/deletions", params={"model": "later"}).json()["items"]] == []
     truth = admin.get(f"/deletions/{pair[0]}").json()["targets"]
     assert [target["model"] for target in truth] == ["churn", "later"]

@@ -84,7 +84,10 @@ def test_the_trail_is_chained_and_says_what_happened(world: World, tmp_path: Pat
     _settle(world, tmp_path)
     world.close(request_id)
     events = world.events(request_id)
-    assert [event.name for event in events] == ["received", "scheduled", "published", "completed"]
+    moves = ["target_running", "target_purging", "target_completed"]
+    assert [event.name for event in events] == ["received", "scheduled", *moves, "completed"]
+    assert [event.body.get("model") for event in events] == [None, None, "churn", "churn", "churn", None]
+    assert (events[3].body["version"], events[4].body["outcome"]) == (2, "unlearned")
     assert broken_at(events) is None
     events[1].at += 1
     assert broken_at(events) == 2
@@ -113,6 +116,24 @@ def test_posting_the_same_subject_again_seals_no_second_tombstone(world: World, 
     _settle(world, tmp_path)
     assert [world.close(first), world.close(second)] == [True, True]
     assert world.request(second).duplicate_of == first
+
+
+def test_the_full_receipt_names_the_version_that_covered_a_request_already(
+    world: World, tmp_path: Path
+) -> None:
+    world.trained(subjects={"ann": 1, "bob": 2})
+    world.sealed("ann")
+    finish(world.sessions, _settle(world, tmp_path), output={}, store=world.store)
+    request_id = world.sealed("ann")
+    claim = world.claim()
+    assert fix_scope(world.sessions, claim).is_covered
+    purge(world.sessions, claim, covers=1, store=world.store, scratch=tmp_path)
+    assert world.close(request_id)
+    full = verify(world.receipt(request_id).full_jws, keys=public_keys(world.keyring))
+    stated = full["models"][0]
+    assert (stated["outcome"], stated["version"], stated["method"]) == ("already_covered", 2, "replay")
+    assert (stated["guarantee"], stated["evidence"]) == ("exact", "b" * 64)
+    assert stated["weights_digest"] == world.digest(b"weights 2")
 
 
 def test_a_subject_that_no_model_holds_completes_without_a_job(world: World) -> None:

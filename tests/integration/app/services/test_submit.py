@@ -12,6 +12,7 @@ from app.db.tables import IdempotencyKey, Request, Suppression, Target
 from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
 from app.domain.terms import DEFAULT_TENANT, Submission
 from app.keyring import commitment
+from app.services.close import destroy_revealed_nonces
 from app.services.submit import Idempotency, submit
 from tests.support.world import World
 
@@ -66,6 +67,25 @@ def test_a_request_id_used_for_two_people_is_refused(world: World) -> None:
         _submit(world, _submission(world, "bob", request_uuid=UUID))
 
 
+def test_a_request_id_used_for_another_person_is_refused_even_after_the_first_was_revealed(
+    world: World,
+) -> None:
+    first = _submit(world, _submission(world, "ann", request_uuid=UUID))
+    world.shift(first, status="completed", completed_at=1.0, reveal_at=1.0)
+    destroy_revealed_nonces(world.sessions)
+    assert world.request(first).match_mac is None
+    assert _submit(world, _submission(world, "ann", request_uuid=UUID)) == first
+    with pytest.raises(IdempotencyKeyReused):
+        _submit(world, _submission(world, "bob", request_uuid=UUID))
+
+
+def test_what_is_kept_of_a_request_id_links_no_two_requests(world: World) -> None:
+    uuids = (UUID, UUID.replace("1b", "2b"))
+    kept = {world.request(_submit(world, _submission(world, request_uuid=uuid))).uuid_mac for uuid in uuids}
+    assert len(kept) == 2
+    assert None not in kept
+
+
 def test_a_due_date_must_lie_ahead_but_a_repeat_may_come_after_it(world: World) -> None:
     with pytest.raises(DueDatePassed):
         _submit(world, _submission(world, due_at=1.0))
@@ -94,7 +114,8 @@ def test_every_model_in_scope_becomes_a_target_held_or_not(world: World) -> None
 
 def test_a_request_narrowed_to_records_suppresses_those_and_not_the_subject(world: World) -> None:
     dataset = world.dataset(subjects={"ann": 2})
-    _submit(world, _submission(world, record_refs={dataset: (b"r" * 32, b"s" * 32)}))
+    narrowed = {dataset: (b"x" * 32, b"y" * 32)}
+    _submit(world, _submission(world, record_refs=narrowed, suppression_refs=(b"r" * 32, b"s" * 32)))
     with reading(world.sessions) as session:
         found = {(row.subject_ref, row.record_ref) for row in session.query(Suppression)}
     assert found == {(None, b"r" * 32), (None, b"s" * 32)}

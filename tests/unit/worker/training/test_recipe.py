@@ -30,7 +30,7 @@ WRONG = {
     "plan.shards": ("blocks = 8", "blocks = 8\nshards = 2"),
     "plan.block": ("blocks = 8", "blocks = 8\nblock = 9"),
     "optimizer": ('name = "sgd"', 'name = "lion"'),
-    "optimizer.sgd.learning_rate": ("learning_rate = 0.1", "learning_rate = -1"),
+    "optimizer.learning_rate": ("learning_rate = 0.1", "learning_rate = -1"),
     "policy.witness_block": ("", "\n[policy]\nwitness_block = 1"),
     "policy": ("", "\n[policy]\nmax_drop = 2.0"),
     "execution.dtype": ("", '\n[execution]\ndtype = "float16"'),
