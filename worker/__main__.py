@@ -8,7 +8,10 @@ _EXTRA = ("torch", "numpy", "safetensors", "pyarrow")
 def main() -> None:
     """Run the command, or say how to install what it needs."""
     try:
-        from worker.cli import main as run
+        if sys.argv[1:2] == ["work"]:
+            from worker.commands import main as run  # a supervisor never imports torch
+        else:
+            from worker.cli import main as run
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise

@@ -4,10 +4,8 @@ Promises: it dies with its supervisor; whatever goes wrong is recorded at the jo
 the one border of the worker with a broad ``except``.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import threading
 from enum import IntEnum
 from multiprocessing.connection import Connection
@@ -22,9 +20,9 @@ from app.settings import Settings
 from worker.determinism import choose_device, environment
 from worker.installation import Installation, open_installation
 from worker.pipeline import run_steps
+from worker.processes import die_by_signal
 
 _log = structlog.get_logger()
-_PR_SET_PDEATHSIG = 1
 
 
 class Ending(IntEnum):
@@ -54,7 +52,7 @@ def report_environment(answer: Connection) -> None:
 
 def die_with_parent(lifeline: Connection) -> None:
     """Die when the supervisor does: by the kernel's signal, and when the pipe to it breaks."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_by_signal()
     threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
 
 

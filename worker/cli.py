@@ -2,57 +2,38 @@
 
 import json
 import logging
-import sys
-from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from app.db.migrate import require_head
-from app.domain.errors import ExpungeError
 from app.domain.policy import Policy
 from app.domain.terms import DEFAULT_TENANT
 from app.logs import configure_logging
 from app.services.claim import job_view
 from app.services.create_model import NewModel, TrainingOrder, create_model
 from app.services.publish import current_version
-from app.settings import get_settings
-from models_store.errors import StoreError
 from worker import auditing, checking, progress
+from worker.commands import one_line, open_home, work
 from worker.data.importing import ImportOrder, import_source
 from worker.data.sources import SourceOptions, read_source
-from worker.installation import Installation, open_installation
+from worker.installation import Installation
 from worker.supervisor import Supervisor
 from worker.training.recipe import Recipe, RecipeRefused, read_recipe
 from worker.unlearners import UNLEARNERS
 
-P = ParamSpec("P")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console()
+app.command()(work)
 
 
 def main() -> None:
     """Run the command; only a working worker logs what goes well."""
-    configure_logging(level=logging.INFO if sys.argv[1:2] == ["work"] else logging.WARNING)
+    configure_logging(level=logging.WARNING)
     app()
-
-
-def one_line(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn every error a caller can understand into one line on stderr and exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ExpungeError, StoreError, ValueError) as error:
-            print(f"expunge-worker: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
-
-    return wrapped
 
 
 @app.command("import")
@@ -72,7 +53,7 @@ def import_command(
     records_per_subject: Annotated[int | None, typer.Option(help="Make synthetic subjects.")] = None,
 ) -> None:
     """Import a dataset: Parquet, .npz, IDX (MNIST) files, or scikit-learn's digits."""
-    own = _open()
+    own = open_home()
     given = {
         "record_column": record_column,
         "subject_column": subject_column,
@@ -100,7 +81,7 @@ def import_command(
 @one_line
 def check(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
     """Say what a recipe costs and prove on two blocks that it replays bit for bit."""
-    own = _open()
+    own = open_home()
     recipe, policy = _read(own, recipe_file)
     checked = checking.check(own, recipe, policy, tenant=DEFAULT_TENANT)
     progress.print_check(out, recipe, policy, checked)
@@ -111,7 +92,7 @@ def check(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
 @one_line
 def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
     """Train a recipe and publish version 1; after a stop, run it again to go on."""
-    own = _open()
+    own = open_home()
     recipe, policy = _read(own, recipe_file)
     order = _order(own, recipe, policy)
     if order.job_id is None:
@@ -131,17 +112,6 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
 
 @app.command()
 @one_line
-def work(
-    until_idle: Annotated[bool, typer.Option(help="Stop when there is nothing left to do.")] = False,
-) -> None:
-    """Claim and run jobs until stopped."""
-    supervisor = Supervisor(_open())
-    supervisor.stop_on_signals()
-    supervisor.work(until_idle=until_idle)
-
-
-@app.command()
-@one_line
 def oracle(
     model: Annotated[str, typer.Argument()],
     version: Annotated[str, typer.Option(help="A number or an alias.")] = "current",
@@ -149,7 +119,7 @@ def oracle(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Train a version again, in a process where the forgotten records never existed, and compare digests."""
-    found = auditing.audit(_open(), model, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
+    found = auditing.audit(open_home(), model, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
     if as_json:
         print(json.dumps({**vars(found), "is_equal": found.is_equal}))
     else:
@@ -158,13 +128,6 @@ def oracle(
         if not found.is_same_environment:
             out.print("the version was trained in another environment: other bits say nothing here")
     raise typer.Exit(0 if found.is_equal else 1)
-
-
-def _open() -> Installation:
-    settings = get_settings()
-    own = open_installation(settings)
-    require_head(own.engine)
-    return own
 
 
 def _read(own: Installation, path: Path) -> tuple[Recipe, Policy]:

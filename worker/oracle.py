@@ -18,6 +18,7 @@ from worker.data.data_files import DataFile, Layout
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, environment, fix_kernels
+from worker.processes import die_by_signal
 from worker.training.loop import run_positions
 from worker.training.plan import place, tokens_from_bytes
 from worker.training.recipe import Recipe, recipe_from_json
@@ -96,4 +97,5 @@ def _planned(index: OracleIndex, recipe: Recipe, *, plan_key: bytes) -> RecordTa
 
 
 if __name__ == "__main__":
+    die_by_signal()
     print(json.dumps(train_copy(Path(sys.argv[1]))))  # noqa: T201 - the answer of this process

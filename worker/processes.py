@@ -4,13 +4,16 @@ Promises: a child starts in tens of milliseconds, in its own memory, with torch 
 operation run. Never: a plain fork, which mixes neither with threads nor with CUDA.
 """
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from multiprocessing.context import ForkServerContext
 
 # Every optimizer imports torch._dynamo when it is made: more than a second in each child.
+_PR_SET_PDEATHSIG = 1
 _PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.proof"]
 
 
@@ -19,6 +22,11 @@ def fresh_processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def die_by_signal() -> None:
+    """Let the kernel kill this process when its parent, forkserver or command, dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_with_parent() -> None:

@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.session import Sessions, scrub
+from app.domain.errors import SetupError
 from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.domain.terms import Claim, JobId
 from app.services.claim import claim_next, heartbeat, job_view, release, waiting_for_environment
@@ -177,6 +178,9 @@ class Supervisor:
         other_end.close()
         try:
             return str(answer.recv())
+        except EOFError as error:
+            hint = "is the worker installed? pip install 'expunge[worker]'"
+            raise SetupError(f"no child process could say what this machine is; {hint}") from error
         finally:
             probe.join()
 

@@ -72,8 +72,7 @@ class RunRecorder:
         """
         started = time.perf_counter()
         self._writer.shutdown()
-        for write in self._writes:
-            write.result()
+        self._wait_for(0)
         self.checkpoint_seconds += time.perf_counter() - started
 
     def _roles(self, position: int) -> list[str]:
@@ -101,6 +100,9 @@ class RunRecorder:
         )
         own = self.context.installation
         data = pack_state(state)
+        if role == "rolling":
+            # It replaces the one before it, whose bytes must not arrive after they were unlinked.
+            self._wait_for(0)
         digest = register_checkpoint(
             own.sessions,
             self.context.claim,
@@ -109,13 +111,17 @@ class RunRecorder:
             store=own.store,
             resumed_from=self.resumed_from,
         )
-        if len(self._writes) >= WRITES_AHEAD:
-            self._writes.pop(0).result()
+        self._wait_for(WRITES_AHEAD - 1)
         self._writes.append(self._writer.submit(own.store.put, data))
         if role == "final":
             self.final_digest = digest
         self._last_saved = time.monotonic()
         self.checkpoint_seconds += time.perf_counter() - started
+
+    def _wait_for(self, num_left: int) -> None:
+        """Wait until at most so many states are on their way to the disk."""
+        while len(self._writes) > num_left:
+            self._writes.pop(0).result()
 
     def _report(self, position: int) -> None:
         self._last_reported = time.monotonic()
