@@ -20,8 +20,8 @@ def test_a_training_that_was_killed_goes_on_where_it_was(ordered: Home, trained:
     home = copy_of(ordered)
     recipe = str(write_recipe(home))
     training = home.begin("expunge-worker", "train", recipe)
-    caught_in(home, home.one("SELECT id FROM jobs"), "unlearn").let_go()
-    kill_all(home, training)
+    caught = caught_in(home, home.one("SELECT id FROM jobs"), "unlearn")
+    kill_all(home, training, caught=caught)
     num_kept = home.one("SELECT count(*) FROM checkpoints WHERE role = 'policy'")
     assert num_kept
 
@@ -29,7 +29,8 @@ def test_a_training_that_was_killed_goes_on_where_it_was(ordered: Home, trained:
     versions = "SELECT number, weights_digest FROM versions"
     assert [tuple(row) for row in home.rows(versions)] == [tuple(row) for row in trained.rows(versions)]
     resumed_after = home.one("SELECT json_extract(outputs, '$.unlearn.resumed_after[0]') FROM jobs")
-    assert resumed_after >= num_kept - 1
+    # Two states at most were on their way to the disk.
+    assert resumed_after >= max(0, num_kept - 3)
     assert "version 1 is current" in done.out
 
 

@@ -45,10 +45,15 @@ class Caught:
         send(self.child, signal.SIGCONT)
 
 
-def kill_all(home: Home, process: Process) -> None:
-    """Kill -9 one process and see that nothing that it started outlives it."""
+def kill_all(home: Home, process: Process, *, caught: Caught | None = None) -> None:
+    """Kill -9 one process and see that nothing that it started outlives it.
+
+    With ``caught`` its child dies where it stands still, without another instruction.
+    """
     family = process.family()
     process.kill()
+    if caught is not None:
+        caught.kill_child()
     home.wait_for(f"the end of all that {process.name} had started", lambda: processes_ended(family))
 
 
