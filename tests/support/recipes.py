@@ -1,4 +1,4 @@
-"""Recipes over the handwritten digits: a small net, a training of a second or two."""
+"""Recipes over the handwritten digits: a small net, a training of some seconds."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def write_recipe(
     name: str = "digits",
     dataset: str = "digits",
     blocks: int = 8,
-    epochs: int = 60,
+    epochs: int = 180,
     seed: int = 0,
     change: tuple[str, str] = ("", ""),
 ) -> Path:
