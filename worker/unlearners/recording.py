@@ -17,7 +17,7 @@ from worker.training.state import TrainingState, pack_state, state_digest
 
 ROLLING_SECONDS = 30.0
 PROGRESS_SECONDS = 0.5
-WRITES_AHEAD = 2
+WRITES_AHEAD = 4
 
 
 @dataclass
