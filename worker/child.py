@@ -7,7 +7,6 @@ the one border of the worker with a broad ``except``.
 import gc
 import os
 import threading
-from enum import IntEnum
 from multiprocessing.connection import Connection
 
 import structlog
@@ -20,18 +19,9 @@ from app.settings import Settings
 from worker.determinism import choose_device, environment
 from worker.installation import Installation, open_installation
 from worker.pipeline import run_steps
-from worker.processes import die_by_signal
+from worker.processes import Ending, die_by_signal
 
 _log = structlog.get_logger()
-
-
-class Ending(IntEnum):
-    """Exit codes of a child; any other is an accident."""
-
-    DONE = 0
-    GOES_ON = 10
-    GAVE_UP = 11
-    LEASE_LOST = 12
 
 
 def run_child(settings: Settings, claim: Claim, lifeline: Connection) -> None:

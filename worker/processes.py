@@ -10,11 +10,21 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from enum import IntEnum
 from multiprocessing.context import ForkServerContext
 
 # Every optimizer imports torch._dynamo when it is made: more than a second in each child.
 _PR_SET_PDEATHSIG = 1
 _PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.proof"]
+
+
+class Ending(IntEnum):
+    """Exit codes of a child; any other is an accident."""
+
+    DONE = 0
+    GOES_ON = 10
+    GAVE_UP = 11
+    LEASE_LOST = 12
 
 
 def fresh_processes() -> ForkServerContext:

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from multiprocessing.process import BaseProcess
 
@@ -29,12 +30,9 @@ from app.services.seal import seal_due
 from app.settings import Settings
 from worker.data.abandoned import remove_abandoned
 from worker.installation import Installation
-from worker.processes import fresh_processes
+from worker.processes import Ending, fresh_processes
 
 _log = structlog.get_logger()
-_GOES_ON = 10
-_GAVE_UP = 11
-_LEASE_LOST = 12
 
 
 class Supervisor:
@@ -97,22 +95,15 @@ class Supervisor:
         remove_abandoned(self._own.settings.data_folder, is_known=partial(has_dataset, self._sessions))
         while True:
             code = self._run_child(claim)
-            if code != _GOES_ON:
+            if code != Ending.GOES_ON:
                 break
             step = job_view(self._sessions, claim.job_id).step
-            claim = Claim(
-                job_id=claim.job_id,
-                model_id=claim.model_id,
-                kind=claim.kind,
-                step=step,
-                owner=claim.owner,
-                fence=claim.fence,
-            )
+            claim = replace(claim, step=step)
         _log.info("child_ended", job=claim.job_id, code=code)
         self._needs_scrub = True
         if self._stopping.is_set():
             release(self._sessions, claim, error=None, counts=False)
-        elif code not in (0, _GAVE_UP, _LEASE_LOST):
+        elif code not in (Ending.DONE, Ending.GAVE_UP, Ending.LEASE_LOST):
             release(self._sessions, claim, error=_cause(code))
 
     def _run_child(self, claim: Claim) -> int:
@@ -134,13 +125,13 @@ class Supervisor:
                 return child.exitcode
             if self._stopping.is_set():
                 _kill(child)
-                return _GAVE_UP
+                return Ending.GAVE_UP
             self._sweep()
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + self._heartbeat_seconds
                 if not heartbeat(self._sessions, claim, lease_seconds=self._own.settings.lease_seconds):
                     _kill(child)
-                    return _LEASE_LOST
+                    return Ending.LEASE_LOST
 
     @property
     def _heartbeat_seconds(self) -> float:

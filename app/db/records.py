@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, null, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, null, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Dataset, Model, Placement, Record, Tombstone
@@ -129,12 +129,6 @@ def delete_records(session: Session, dataset_id: str, rows: Sequence[int]) -> No
         )
         session.execute(delete(Placement).where(Placement.model_id.in_(model_ids), Placement.row.in_(part)))
         session.execute(delete(Record).where(Record.dataset_id == dataset_id, Record.row.in_(part)))
-
-
-def count_records(session: Session, dataset_id: str) -> int:
-    """Return how many records of a dataset are still stored."""
-    query = select(func.count()).select_from(Record).where(Record.dataset_id == dataset_id)
-    return session.scalar(query) or 0
 
 
 def in_batches(rows: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -4,6 +4,8 @@ Promises: at most one worker holds a job at a time; a claim raises the fence, so
 no longer write; attempts are counted before the work, and a committed checkpoint resets the count.
 """
 
+from dataclasses import replace
+
 from sqlalchemy import Select, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
@@ -93,14 +95,7 @@ def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: Jso
         job.outputs = {**job.outputs, claim.step: output}
         job.step = next_step
         job.num_without_progress = 0
-    return Claim(
-        job_id=claim.job_id,
-        model_id=claim.model_id,
-        kind=claim.kind,
-        step=next_step,
-        owner=claim.owner,
-        fence=claim.fence,
-    )
+    return replace(claim, step=next_step)
 
 
 def report_progress(sessions: Sessions, claim: Claim, progress: JsonObject) -> None:

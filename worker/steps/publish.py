@@ -14,8 +14,6 @@ from worker.context import JobContext
 from worker.steps.prepare import unlearner_of
 from worker.steps.scope import scope_of
 
-MANIFEST_SCHEMA_LABELS = "integer class"
-
 
 def publish(context: JobContext) -> JsonObject:
     """Return the number and digests of the version; publishing again finds it published."""
@@ -56,7 +54,7 @@ def build_manifest(context: JobContext) -> Manifest:
         factory=recipe.model.factory,
         factory_arguments=recipe.model.arguments,
         input_schema=_input_schema(context),
-        label_schema={"kind": MANIFEST_SCHEMA_LABELS, "num_classes": context.model.layout.num_classes},
+        label_schema={"kind": "integer class", "num_classes": context.model.layout.num_classes},
     )
 
 
