@@ -43,6 +43,7 @@ ATTEST = Step("attest", attest)
 STEPS: dict[JobKind, tuple[Step, ...]] = {
     JobKind.TRAIN: (PREPARE, UNLEARN, VERIFY, PUBLISH),
     JobKind.SETTLE: (PREPARE, UNLEARN, VERIFY, PUBLISH, PURGE, ATTEST),
+    JobKind.INTERIM: (PREPARE, UNLEARN, VERIFY, PUBLISH),
 }
 
 
@@ -61,6 +62,8 @@ def run_steps(installation: Installation, claim: Claim) -> Claim | None:
         if step.is_fresh and not is_first:
             return context.claim
         output = _timed(step, context)
+        if output.get("is_staged"):
+            return None  # parked at purge without a lease until an interim version is built on this one
         following = _following(claim.kind, step, output)
         if following is None:
             finish(installation.sessions, context.claim, output=output, store=installation.store)
@@ -80,6 +83,6 @@ def _following(kind: JobKind, step: Step, output: JsonObject) -> str | None:
     """Return the name of the next step; what is covered already only needs purge and attest."""
     names = [each.name for each in STEPS[kind]]
     if step is PREPARE and output.get("is_covered"):
-        return PURGE.name
+        return PURGE.name if PURGE.name in names else None
     index = names.index(step.name) + 1
     return names[index] if index < len(names) else None

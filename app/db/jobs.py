@@ -6,8 +6,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.session import epoch_now
-from app.db.tables import Blob, BlobReference, Checkpoint, Job
+from app.db.tables import Blob, BlobReference, Checkpoint, Job, Model, Worker
 from app.domain.errors import LeaseLost, NotFound
+from app.domain.scheduling import WORKER_SILENCE_SECONDS
 from app.domain.status import JobKind, JobStatus
 from app.domain.terms import Claim
 
@@ -54,6 +55,36 @@ def queued_job(session: Session, model_id: str, *, kind: JobKind) -> Job | None:
     """Return the queued job of this kind, if there is one."""
     query = select(Job).where(Job.model_id == model_id, Job.kind == kind, Job.status == JobStatus.QUEUED)
     return session.scalar(query)
+
+
+def running_jobs(session: Session, model_id: str) -> Sequence[Job]:
+    """Return the jobs of a model that have begun and not ended, with a lease or without."""
+    query = select(Job).where(Job.model_id == model_id, Job.status == JobStatus.RUNNING)
+    return session.scalars(query.order_by(Job.id)).all()
+
+
+def queued_settle_jobs(session: Session) -> list[tuple[Job, Model]]:
+    """Return the settle jobs that have not begun, with their models."""
+    query = select(Job, Model).join(Model, Model.id == Job.model_id)
+    query = query.where(Job.kind == JobKind.SETTLE, Job.status == JobStatus.QUEUED).order_by(Job.id)
+    return [(job, model) for job, model in session.execute(query)]
+
+
+def settle_run_seconds(session: Session, model_id: str, *, limit: int = 50) -> list[float]:
+    """Return how long the newest settle jobs of a model took from their first claim to their end."""
+    query = select(Job.claimed_at, Job.finished_at).where(
+        Job.model_id == model_id, Job.kind == JobKind.SETTLE, Job.status == JobStatus.SUCCEEDED
+    )
+    runs = session.execute(query.order_by(Job.finished_at.desc()).limit(limit))
+    return [ended - begun for begun, ended in runs if begun is not None and ended is not None]
+
+
+def live_workers(session: Session, *, at: float, environment_digest: str | None = None) -> Sequence[Worker]:
+    """Return the workers heard of lately; with a digest, those that can continue what it began."""
+    query = select(Worker).where(Worker.seen_at > at - WORKER_SILENCE_SECONDS)
+    if environment_digest is not None:
+        query = query.where(Worker.environment_digest == environment_digest)
+    return session.scalars(query.order_by(Worker.owner)).all()
 
 
 def jobs_at_work(session: Session, model_ids: Collection[str]) -> dict[str, Job]:

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from app.db.tables import Alias, AliasMove, Dataset, Model, Version, VersionFile
 from app.domain.coverage import Coverage
 from app.domain.errors import NotFound
+from app.domain.status import VersionStatus
 from app.domain.terms import CURRENT_ALIAS
 
 
@@ -144,6 +145,22 @@ def file_named(session: Session, version_id: str, name: str) -> VersionFile:
 def version_of_job(session: Session, job_id: str) -> Version | None:
     """Return what a job published, if it did."""
     return session.scalar(select(Version).where(Version.job_id == job_id))
+
+
+def version_with_manifest(session: Session, model_id: str, *, digest: str | None) -> Version | None:
+    """Return the version that a manifest digest names, None without one."""
+    query = select(Version).where(Version.model_id == model_id, Version.manifest_digest == digest)
+    return session.scalar(query)
+
+
+def base_version(session: Session, model_id: str) -> Version | None:
+    """Return what an interim version is built on: the staged exact one if there is one, else the current."""
+    current = alias_version(session, model_id)
+    query = select(Version).where(Version.model_id == model_id, Version.status == VersionStatus.STAGED)
+    staged = session.scalars(query.order_by(Version.settled.desc())).first()
+    if staged is None or current is None or staged.settled <= current.settled:
+        return current
+    return staged
 
 
 def next_version_number(session: Session, model_id: str) -> int:

@@ -77,10 +77,10 @@ def tombstone_numbers(session: Session, model_id: str, rows: Sequence[int]) -> d
     return found
 
 
-def marks_of(session: Session, model_id: str, *, through: int | None = None) -> list[Mark]:
-    """Return the sealed tombstones of a model in order, up to ``through``."""
+def marks_of(session: Session, model_id: str, *, above: int = 0, through: int | None = None) -> list[Mark]:
+    """Return the sealed tombstones of a model in order, from the one after ``above`` up to ``through``."""
     query = select(Tombstone.number, Tombstone.shard, Tombstone.position)
-    query = query.where(Tombstone.model_id == model_id).order_by(Tombstone.number)
+    query = query.where(Tombstone.model_id == model_id, Tombstone.number > above).order_by(Tombstone.number)
     if through is not None:
         query = query.where(Tombstone.number <= through)
     return [

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, delete, false, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from app.db.tables import Event, Model, Receipt, Request, Suppression, Target
 from app.domain.errors import NotFound
-from app.domain.status import RequestStatus, TargetStatus
+from app.domain.status import ENDED_TARGETS, RequestStatus, TargetStatus
 from app.domain.terms import JsonObject
 
-OPEN = (RequestStatus.RECEIVED, RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
-_SHOWN_SCHEDULED = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
+SEALED = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
+OPEN = (RequestStatus.RECEIVED, RequestStatus.HELD, *SEALED)
 
 
 def request_by_id(session: Session, request_id: str, *, tenant: str) -> Request:
@@ -42,17 +42,35 @@ def targets_of(session: Session, request_id: str) -> Sequence[tuple[Target, Mode
 
 def targets_covered(session: Session, model_id: str, *, covers: int) -> Sequence[Target]:
     """Return the unfinished targets of a model that a version covering ``covers`` satisfies."""
-    unfinished = [TargetStatus.SCHEDULED, TargetStatus.RUNNING, TargetStatus.PURGING, TargetStatus.FAILED]
     query = select(Target).where(
-        Target.model_id == model_id, Target.through <= covers, Target.status.in_(unfinished)
+        Target.model_id == model_id, Target.through <= covers, Target.status.not_in(ENDED_TARGETS)
     )
-    return session.scalars(query.order_by(Target.id)).all()
+    # In the order of requests: jobs of several models lock the same ones, and must not wait for each other.
+    return session.scalars(query.order_by(Target.request_id)).all()
+
+
+def num_scheduled_targets(session: Session, model_id: str) -> int:
+    """Return how many sealed targets of a model no job has taken up yet."""
+    query = select(func.count()).where(
+        Target.model_id == model_id, Target.status == TargetStatus.SCHEDULED, Target.through.is_not(None)
+    )
+    return session.scalar(query.select_from(Target)) or 0
+
+
+def first_due_at(session: Session, model_id: str) -> float | None:
+    """Return the earliest due date among the sealed requests that a model has not settled."""
+    query = select(func.min(Request.due_at)).join(Target, Target.request_id == Request.id)
+    return session.scalar(
+        query.where(
+            Target.model_id == model_id, Target.through.is_not(None), Target.status.not_in(ENDED_TARGETS)
+        )
+    )
 
 
 def failed_targets(session: Session, model_id: str) -> Sequence[Target]:
     """Return the targets of a model that failed."""
     query = select(Target).where(Target.model_id == model_id, Target.status == TargetStatus.FAILED)
-    return session.scalars(query.order_by(Target.id)).all()
+    return session.scalars(query.order_by(Target.request_id)).all()
 
 
 def requests_to_seal(session: Session, *, now: float, limit: int = 100) -> Sequence[str]:
@@ -69,16 +87,16 @@ def requests_to_close(session: Session, *, limit: int = 100) -> Sequence[str]:
         or_(Target.status != TargetStatus.PURGING, Target.purged_at.is_(None)),
     )
     query = select(Request.id).where(
-        Request.status.in_([RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED]),
+        Request.status.in_(SEALED),
         ~waiting.exists(),
     )
     return session.scalars(query.order_by(Request.posted_at, Request.id).limit(limit)).all()
 
 
-def open_requests(session: Session, *, tenant: str) -> Sequence[Request]:
-    """Return the requests that a model created now must start with."""
+def sealed_requests(session: Session, *, tenant: str) -> Sequence[Request]:
+    """Return the requests that a model created now must start with; the others get a target when sealed."""
     query = select(Request).where(
-        Request.tenant == tenant, Request.status.in_(OPEN), Request.is_narrowed_by_models.is_(False)
+        Request.tenant == tenant, Request.status.in_(SEALED), Request.is_narrowed_by_models.is_(False)
     )
     return session.scalars(query.order_by(Request.posted_at, Request.id)).all()
 
@@ -159,7 +177,7 @@ def _shows(status: RequestStatus, *, at: float) -> ColumnElement[bool]:
         case RequestStatus.COMPLETED:
             return and_(is_completed, is_seen)
         case RequestStatus.SCHEDULED:
-            return or_(Request.status.in_(_SHOWN_SCHEDULED), and_(is_completed, ~is_seen))
+            return or_(Request.status.in_(SEALED), and_(is_completed, ~is_seen))
         case RequestStatus.RUNNING | RequestStatus.FAILED:
             return false()
         case _:

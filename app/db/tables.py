@@ -245,6 +245,9 @@ class Job(Table):
     step: Mapped[str]
     # None: any worker may take it; otherwise the digest that the worker's fingerprint must have.
     environment_digest: Mapped[str | None]
+    # When it may be claimed: the end of its batch window, or earlier. None: it is parked at its step until
+    # something else lets it go on.
+    start_at: Mapped[float | None] = mapped_column(server_default=text("0"), default=0.0)
     owner: Mapped[str | None]
     fence: Mapped[int] = mapped_column(default=0)
     lease_until: Mapped[float | None]
@@ -257,6 +260,17 @@ class Job(Table):
     created_at: Mapped[float] = mapped_column(insert_default=epoch_now())
     claimed_at: Mapped[float | None]
     finished_at: Mapped[float | None]
+
+
+class Worker(Table):
+    """A worker that was heard of at ``seen_at``; what only it could run waits when it is gone."""
+
+    __tablename__ = "workers"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    device_class: Mapped[str]
+    environment_digest: Mapped[str]
+    seen_at: Mapped[float]
 
 
 class Version(Table):

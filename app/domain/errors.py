@@ -14,6 +14,8 @@
     │   │   └── VersionPurged
     │   ├── VersionTainted
     │   ├── DueDatePassed
+    │   ├── PolicyRefused
+    │   ├── NotHeld
     │   └── NameTaken
     ├── AccessDenied
     │   ├── KeyRefused
@@ -89,6 +91,14 @@ class VersionTainted(Refused):
 
 class DueDatePassed(Refused):
     """The wished due date lies in the past."""
+
+
+class PolicyRefused(Refused):
+    """A policy has no such setting, or it cannot have this value; the message begins with the setting."""
+
+
+class NotHeld(Refused):
+    """Only a request that is held can be approved or rejected."""
 
 
 class NameTaken(Refused):

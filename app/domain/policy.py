@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from app.domain.scheduling import DAY_SECONDS
+
+MAX_WINDOW_SECONDS = 30 * DAY_SECONDS
+
 
 class CheckpointPlacement(StrEnum):
     """After which blocks a full checkpoint is kept."""
@@ -17,7 +21,10 @@ class Policy:
     """Settings of one model outside its recipe's digest.
 
     ``max_drop`` is a share of accuracy (0.02 = two points); ``witness_blocks`` is how many blocks besides
-    the first touched one a fresh process recomputes (0 to 3); ``final_method`` settles deletions.
+    the first touched one a fresh process recomputes (0 to 3); ``final_method`` settles deletions, and
+    ``interim_method`` publishes an empirical version before it. Deletions that wait share one job: it starts
+    ``batch_window_seconds`` after the first of them, with ``batch_count`` of them, or when it must to be in
+    time, whichever comes first. With ``hold`` every deletion waits for an admin's approval.
     """
 
     # Unknown keys in a recipe's [policy] table are refused, not ignored (read by pydantic).
@@ -27,9 +34,17 @@ class Policy:
     max_drop: float = 0.02
     witness_blocks: int = 1
     final_method: str = "replay"
+    interim_method: str | None = None
+    batch_window_seconds: float = 0.0
+    batch_count: int | None = None
+    hold: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_drop <= 1.0:
             raise ValueError(f"max_drop must lie between 0 and 1, not {self.max_drop}")
         if not 0 <= self.witness_blocks <= 3:
             raise ValueError(f"witness_blocks must lie between 0 and 3, not {self.witness_blocks}")
+        if not 0.0 <= self.batch_window_seconds <= MAX_WINDOW_SECONDS:
+            raise ValueError(f"batch_window_seconds must be 0 to 30 days, not {self.batch_window_seconds}")
+        if self.batch_count is not None and self.batch_count < 1:
+            raise ValueError(f"batch_count must be at least 1, not {self.batch_count}")

@@ -20,6 +20,7 @@ from app.domain.status import JobKind, JobStatus, TargetStatus
 from app.domain.terms import Claim, JobId, JobView, JsonObject, ModelId
 from app.services.checkpoint import TEMPORARY_ROLES
 from app.services.move_target import move_target
+from app.services.park import end_parked
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
 
@@ -34,17 +35,31 @@ def claim_next(
     only: JobId | None = None,
     lease_seconds: float = LEASE_SECONDS,
 ) -> Claim | None:
-    """Claim the oldest job that may run now and that this worker's environment fits, or None."""
-    with reading(sessions) as session:
-        # An idle worker asks four times a second: it takes no write lock for that.
-        if session.scalars(_runnable(environment_digest, only=only)).first() is None:
-            return None
-    with writing(sessions) as session:
-        for job in session.scalars(_runnable(environment_digest, only=only)):
+    """Claim the oldest job that may run now and that this worker's environment fits, or None.
+
+    On Postgres two workers may take a job and its model's next one at the same moment, each before it sees
+    the other's: the model's lock lets them in one after the other.
+    """
+    for job_id, model_id in runnable_jobs(sessions, environment_digest=environment_digest, only=only):
+        with writing(sessions) as session:
+            lock_model(session, model_id)
+            query = _runnable(environment_digest, only=job_id)
+            job = session.scalar(query.with_for_update(skip_locked=True))
+            if job is None:
+                continue
             if has_attempts_left(job.num_attempts, job.num_without_progress):
                 return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
             _end_failed(session, job, error=job.error or "the worker died without a word", is_retryable=True)
     return None
+
+
+def runnable_jobs(
+    sessions: Sessions, *, environment_digest: str, only: JobId | None = None
+) -> list[tuple[JobId, ModelId]]:
+    """Return what a worker with this environment could claim now, oldest first; takes no lock."""
+    with reading(sessions) as session:
+        query = _runnable(environment_digest, only=only).with_only_columns(Job.id, Job.model_id)
+        return [(JobId(job_id), ModelId(model_id)) for job_id, model_id in session.execute(query)]
 
 
 def waiting_for_environment(sessions: Sessions, *, environment_digest: str) -> list[JobId]:
@@ -96,6 +111,13 @@ def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: Jso
         job.step = next_step
         job.num_without_progress = 0
     return replace(claim, step=next_step)
+
+
+def amend_output(sessions: Sessions, claim: Claim, *, step: str, changes: JsonObject) -> None:
+    """Correct what an earlier step of the job found out."""
+    with writing(sessions) as session:
+        job = fenced(session, claim)
+        job.outputs = {**job.outputs, step: {**job.outputs[step], **changes}}
 
 
 def report_progress(sessions: Sessions, claim: Claim, progress: JsonObject) -> None:
@@ -152,9 +174,10 @@ def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
         _other.id != Job.id,
     )
     query = select(Job).where(is_free, fits, or_(Job.kind == JobKind.TRAIN, ~trains_first), ~runs_already)
+    query = query.where(Job.start_at <= at)  # a parked job has none
     if only is not None:
         query = query.where(Job.id == only)
-    return query.order_by(Job.created_at, Job.id).with_for_update(skip_locked=True)
+    return query.order_by(Job.created_at, Job.id)
 
 
 def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
@@ -177,9 +200,11 @@ def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
 def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool) -> None:
     job.status, job.owner, job.lease_until = JobStatus.FAILED, None, None
     job.error, job.finished_at = error, now(session)
+    model = lock_model(session, job.model_id)
+    if job.kind == JobKind.INTERIM:
+        end_parked(session, model)
     if job.kind != JobKind.SETTLE:
         return
-    model = lock_model(session, job.model_id)
     covers = int(job.outputs.get("prepare", {}).get("covers", model.num_sealed))
     for target in targets_covered(session, model.id, covers=covers):
         if target.purged_at is not None:

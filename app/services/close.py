@@ -1,9 +1,10 @@
 """Close a request: erase the record bytes, delete what is known of them, sign the receipts.
 
-Record bytes belong to the dataset. They are zeroed when every model on it has published a version that
-forgot the record; until then they remain and the receipt names the models that use them. A job that
-cannot close its requests yet leaves them at ``purging``, and whoever comes last closes them, under the
-request row's lock.
+Record bytes belong to the dataset. They are zeroed when no model on it holds the record without a tombstone,
+every target is published and purged, and no job still reads what it began with: one that meets half-zeroed
+bytes gets neither "kept" nor "dropped". Where a model holds the record and was not asked to forget it, the
+bytes remain and the receipt names it. A job that cannot close its requests yet leaves them at ``purging``;
+whoever comes last, a job or the sweep, closes them under the request row's lock.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import structlog
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app.db.jobs import active_job, now
+from app.db.jobs import active_job, now, running_jobs
 from app.db.models import alias_version, models_on
 from app.db.records import delete_records, rows_of_subject, tombstone_numbers
 from app.db.requests import lock_request, receipt_of, requests_to_close, targets_of
@@ -30,6 +31,8 @@ from app.services.publish import version_findings
 from app.signing import sign
 
 _log = structlog.get_logger()
+
+PAST_LAST_READ = ("publish", "purge", "attest")
 
 EraseRows = Callable[[DatasetId, Sequence[int]], None]
 """Zeroes these rows of a dataset's data file and syncs; zeroing twice is once."""
@@ -66,6 +69,8 @@ def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: Erase
         targets = targets_of(session, request_id)
         if receipt_of(session, request_id) is not None or not _is_ready(request, targets):
             return False
+        if any(_is_being_read(session, request, model=model) for _, model in targets):
+            return False
         erasures = [
             _erase(session, request, dataset=dataset, erase=erase)
             for dataset in _datasets(session, request, targets)
@@ -101,6 +106,32 @@ def _is_done(target: Target) -> bool:
     return target.status in ENDED_TARGETS or target.purged_at is not None
 
 
+def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
+    """Whether a job of the model may still read records that the request erases.
+
+    A training or settle job reads what it retains; an interim job reads its forget set too, so what an exact
+    version has not settled before it.
+    """
+    rows = _rows_of(session, request, dataset_id=model.dataset_id)
+    numbers = tombstone_numbers(session, model.id, rows).values()
+    for job in running_jobs(session, model.id):
+        scope = job.outputs.get("prepare", {}).get("scope")
+        if scope is None or job.step in PAST_LAST_READ:
+            continue  # what has not fixed its n yet will leave them out
+        spared = scope["settled"] if job.kind == JobKind.INTERIM else scope["covers"]
+        if any(number > spared for number in numbers):
+            return True
+    return False
+
+
+def _rows_of(session: Session, request: Request, *, dataset_id: str) -> list[int]:
+    """Return where the records that a request means lie in a dataset."""
+    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
+    narrowed = request.record_refs
+    record_refs = None if narrowed is None else [bytes.fromhex(ref) for ref in narrowed.get(dataset_id, [])]
+    return rows_of_subject(session, dataset_id, subject_refs=refs, record_refs=record_refs)
+
+
 def _datasets(
     session: Session, request: Request, targets: Sequence[tuple[Target, Model]]
 ) -> Sequence[Dataset]:
@@ -112,10 +143,7 @@ def _datasets(
 
 
 def _erase(session: Session, request: Request, *, dataset: Dataset, erase: EraseRows) -> _Erasure:
-    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
-    narrowed = request.record_refs
-    record_refs = None if narrowed is None else [bytes.fromhex(ref) for ref in narrowed.get(dataset.id, [])]
-    rows = rows_of_subject(session, dataset.id, subject_refs=refs, record_refs=record_refs)
+    rows = _rows_of(session, request, dataset_id=dataset.id)
     if not rows:
         return _Erasure(dataset=dataset, erased=[], used_by=[])
     users = {model.name: _rows_in_use(session, model, rows) for model in models_on(session, dataset.id)}

@@ -1,7 +1,7 @@
 """Create a model on a dataset, with its placements and its train job, or find the one that stands.
 
 A model created while deletions are open starts with their tombstones: its first training leaves those
-records out already.
+records out already. So the training is queued last; killed before that, the same call goes on.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,16 +12,18 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import active_job, queued_job
+from app.db.jobs import active_job
 from app.db.models import alias_version, lock_model
 from app.db.records import dataset_named
-from app.db.requests import lock_request, open_requests
-from app.db.session import Sessions, writing
+from app.db.requests import SEALED, lock_request, sealed_requests, targets_of
+from app.db.session import Sessions, reading, writing
 from app.db.tables import Model, Placement, Record, Target
 from app.domain.errors import Refused
-from app.domain.status import JobKind, RequestStatus, TargetStatus
+from app.domain.status import JobKind, TargetStatus
 from app.domain.terms import JobId, JsonObject, ModelId, TenantName
-from app.services.seal import needed_environment, queue_job, seal_target
+from app.services.change_policy import apply_policy
+from app.services.queue_job import queue_job
+from app.services.seal import seal_target
 
 
 @dataclass(frozen=True)
@@ -71,43 +73,56 @@ def create_model(
         NotFound: the dataset does not exist.
     """
     with writing(sessions) as session:
-        model = session.scalar(select(Model).where(Model.tenant == tenant, Model.name == new.name))
-        if model is not None:
-            return _go_on(session, model, new=new)
-        dataset = dataset_named(session, new.dataset, tenant=tenant)
-        model = Model(
-            id=new_id("mdl"),
-            tenant=tenant,
-            name=new.name,
-            dataset_id=dataset.id,
-            recipe=new.recipe,
-            recipe_digest=new.recipe_digest,
-            policy=new.policy,
-            training_seconds=new.training_seconds,
-        )
-        session.add(model)
-        session.flush()
-        _insert_placements(session, model, place=place)
-        job_id = queue_job(session, model, kind=JobKind.TRAIN)
-        _take_over_open_requests(session, model)
-        return TrainingOrder(model_id=ModelId(model.id), job_id=job_id, is_new=True)
+        model = _existing(session, new, tenant=tenant)
+        is_new = model is None
+        if model is None:
+            model = _insert(session, new, tenant=tenant, place=place)
+        model_id = ModelId(model.id)
+    # From here on whoever seals a request sees the model. What was sealed before is taken over now.
+    with reading(sessions) as session:
+        open_ids = [request.id for request in sealed_requests(session, tenant=tenant)]
+    for request_id in open_ids:
+        _take_over(sessions, request_id, model_id=model_id)
+    return _order_training(sessions, new, model_id=model_id, is_new=is_new)
 
 
-def _go_on(session: Session, model: Model, *, new: NewModel) -> TrainingOrder:
-    if model.recipe_digest != new.recipe_digest:
+def _existing(session: Session, new: NewModel, *, tenant: str) -> Model | None:
+    model = session.scalar(select(Model).where(Model.tenant == tenant, Model.name == new.name))
+    if model is not None and model.recipe_digest != new.recipe_digest:
         raise Refused(f"a model called {new.name!r} stands with another recipe: choose another name")
-    lock_model(session, model.id)
-    model.policy = new.policy
-    waiting = queued_job(session, model.id, kind=JobKind.SETTLE)
-    if waiting is not None:
-        waiting.environment_digest = needed_environment(session, model, kind=JobKind.SETTLE)
-    job = active_job(session, model.id, kind=JobKind.TRAIN)
-    if job is not None:
-        return TrainingOrder(model_id=ModelId(model.id), job_id=JobId(job.id), is_new=False)
-    if alias_version(session, model.id) is not None:
-        return TrainingOrder(model_id=ModelId(model.id), job_id=None, is_new=False)
-    job_id = queue_job(session, model, kind=JobKind.TRAIN)
-    return TrainingOrder(model_id=ModelId(model.id), job_id=job_id, is_new=False)
+    return model
+
+
+def _insert(session: Session, new: NewModel, *, tenant: str, place: PlaceRecords) -> Model:
+    dataset = dataset_named(session, new.dataset, tenant=tenant)
+    model = Model(
+        id=new_id("mdl"),
+        tenant=tenant,
+        name=new.name,
+        dataset_id=dataset.id,
+        recipe=new.recipe,
+        recipe_digest=new.recipe_digest,
+        policy=new.policy,
+        training_seconds=new.training_seconds,
+    )
+    session.add(model)
+    session.flush()
+    _insert_placements(session, model, place=place)
+    return model
+
+
+def _order_training(sessions: Sessions, new: NewModel, *, model_id: ModelId, is_new: bool) -> TrainingOrder:
+    """Queue the training unless it is queued, running or done; the policy takes effect."""
+    with writing(sessions) as session:
+        model = lock_model(session, model_id)
+        apply_policy(session, model, policy=new.policy)
+        active = active_job(session, model.id, kind=JobKind.TRAIN)
+        if active is not None:
+            return TrainingOrder(model_id=model_id, job_id=JobId(active.id), is_new=is_new)
+        if alias_version(session, model.id) is not None:
+            return TrainingOrder(model_id=model_id, job_id=None, is_new=is_new)
+        job_id = queue_job(session, model, kind=JobKind.TRAIN)
+        return TrainingOrder(model_id=model_id, job_id=job_id, is_new=is_new)
 
 
 def record_training_seconds(sessions: Sessions, model_id: ModelId, *, seconds: float) -> None:
@@ -129,13 +144,17 @@ def _insert_placements(session: Session, model: Model, *, place: PlaceRecords) -
         session.execute(insert(Placement), rows)
 
 
-def _take_over_open_requests(session: Session, model: Model) -> None:
-    """Give open requests a target in the new model; when products see them completed stays as it was.
+def _take_over(sessions: Sessions, request_id: str, *, model_id: ModelId) -> None:
+    """Give a sealed request a target in the new model; when products see it completed stays as it was.
 
     Requests for somebody whom nobody held are closed by now: a later ``reveal_at`` would tell them apart.
     """
-    for request in open_requests(session, tenant=model.tenant):
-        lock_request(session, request.id)
+    with writing(sessions) as session:
+        request = lock_request(session, request_id)
+        model = lock_model(session, model_id)
+        has_target = any(known.id == model_id for _, known in targets_of(session, request_id))
+        if has_target or request.status not in SEALED:
+            return
         target = Target(
             id=new_id("tgt"),
             request_id=request.id,
@@ -145,5 +164,4 @@ def _take_over_open_requests(session: Session, model: Model) -> None:
         )
         session.add(target)
         session.flush()
-        if request.status != RequestStatus.RECEIVED:
-            seal_target(session, request, target=target, model=model)
+        seal_target(session, request, target=target, model=model)

@@ -61,7 +61,8 @@ def _require_expected(before: Version | None, expected: Expectation | None) -> N
 
 
 def _require_clean(session: Session, model: Model, version: Version) -> None:
-    artifact = Artifact(shard=None, position=None, settled=version.settled)
+    # What was treated for a record is not tainted by it; coverage alone says where the alias may go.
+    artifact = Artifact(shard=None, position=None, settled=version.covers)
     is_served = version.status in SERVED and version.revoked_at is None
     if not is_served or not is_clean(artifact, marks_of(session, model.id)):
         raise VersionTainted(

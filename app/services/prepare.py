@@ -1,15 +1,18 @@
-"""Begin a settle job: fix its n and say which positions the forget set touches."""
+"""Begin a job: fix its n and say which positions the forget set touches; move n while the job runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from app.db.jobs import fenced
-from app.db.models import alias_version, lock_model
+from app.db.jobs import fenced, job_by_id
+from app.db.models import alias_version, base_version, lock_model
 from app.db.records import marks_of
 from app.db.requests import targets_covered
-from app.db.session import Sessions, writing
-from app.domain.coverage import first_touched
+from app.db.session import Sessions, reading, writing
+from app.db.tables import Model, Version
+from app.domain.coverage import first_touched, reach
+from app.domain.errors import LeaseLost
 from app.domain.status import JobKind, TargetStatus
 from app.domain.terms import Claim
 from app.services.move_target import move_target
@@ -19,8 +22,9 @@ from app.services.move_target import move_target
 class Scope:
     """What one job covers. ``first_touched`` is per shard; empty when training met none of the records.
 
-    ``is_covered`` says that the current version has forgotten all of it: only purge and attest are left.
-    ``has_version`` is False for a model whose first training never ended.
+    ``settled`` is the number of the base's exact ancestor. ``is_covered`` says that there is nothing to
+    train: a settle job only purges and attests. ``has_version`` is False for a model whose first training
+    never ended. ``base`` is the manifest digest of the version that this one follows.
     """
 
     covers: int
@@ -28,6 +32,7 @@ class Scope:
     first_touched: dict[int, int]
     is_covered: bool
     has_version: bool
+    base: str | None = None
 
 
 def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
@@ -35,20 +40,80 @@ def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
     with writing(sessions) as session:
         job = fenced(session, claim)
         model = lock_model(session, claim.model_id)
-        version = alias_version(session, model.id)
-        settled = 0 if version is None else version.settled
+        is_interim = claim.kind is JobKind.INTERIM
+        base = base_version(session, model.id) if is_interim else alias_version(session, model.id)
         covers = model.num_sealed
         job.outputs = {**job.outputs, "prepare": {"covers": covers}}
-        if claim.kind is not JobKind.TRAIN:
+        if claim.kind is JobKind.SETTLE:
             _start_targets(session, model.id, covers=covers)
-        marks = marks_of(session, model.id, through=covers)
-        return Scope(
-            covers=covers,
-            settled=settled,
-            first_touched=first_touched(marks, settled=settled, covers=covers),
-            is_covered=version is not None and version.settled >= covers,
-            has_version=version is not None,
+        return _scope(session, model, base=base, covers=covers, is_interim=is_interim)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The scope that a running job has now; ``returns`` are the shards that must go back for it."""
+
+    scope: Scope
+    returns: frozenset[int] = frozenset()
+    is_frozen: bool = False
+
+
+def join(sessions: Sessions, claim: Claim, *, scope: Scope, finished: Mapping[int, int]) -> Joined:
+    """Move n over what was sealed since, as far as the running job can still leave it out.
+
+    ``finished`` is the last position that each shard's state went through. Nearly every look between two
+    blocks finds nothing new and takes no lock. What was predicted for another n is forgotten here.
+
+    Raises:
+        LeaseLost: another worker holds the job.
+    """
+    if not _has_news(sessions, claim, covers=scope.covers):
+        return Joined(scope=scope)
+    with writing(sessions) as session:
+        job = fenced(session, claim)
+        prepared = dict(job.outputs["prepare"])
+        marks = marks_of(session, claim.model_id, above=scope.settled)
+        reached = reach(
+            [mark for mark in marks if mark.number > scope.covers],
+            covers=scope.covers,
+            finished=finished,
+            num_returns=prepared.get("num_returns", 0),
         )
+        if reached.covers == scope.covers:
+            return Joined(scope=scope, is_frozen=reached.is_frozen)
+        touched = first_touched(marks, settled=scope.settled, covers=reached.covers)
+        moved = replace(scope, covers=reached.covers, first_touched=touched)
+        prepared.pop("prediction", None)
+        prepared |= {"covers": moved.covers, "scope": asdict(moved)}
+        prepared["num_returns"] = prepared.get("num_returns", 0) + len(reached.returns)
+        job.outputs = {**job.outputs, "prepare": prepared}
+        if claim.kind is JobKind.SETTLE:
+            _start_targets(session, claim.model_id, covers=moved.covers)
+        return Joined(scope=moved, returns=reached.returns, is_frozen=reached.is_frozen)
+
+
+def _has_news(sessions: Sessions, claim: Claim, *, covers: int) -> bool:
+    with reading(sessions) as session:
+        if job_by_id(session, claim.job_id).fence != claim.fence:
+            raise LeaseLost(f"{claim.job_id} is no longer ours")
+        return session.get_one(Model, claim.model_id).num_sealed > covers
+
+
+def _scope(session: Session, model: Model, *, base: Version | None, covers: int, is_interim: bool) -> Scope:
+    settled = 0 if base is None else base.settled
+    marks = marks_of(session, model.id, through=covers)
+    current = alias_version(session, model.id)
+    is_covered = base is not None and base.settled >= covers
+    if is_interim:
+        is_covered = base is None or (base is current and base.covers >= covers)
+    return Scope(
+        covers=covers,
+        settled=settled,
+        first_touched=first_touched(marks, settled=settled, covers=covers),
+        is_covered=is_covered,
+        has_version=base is not None,
+        base=None if base is None else base.manifest_digest,
+    )
 
 
 def _start_targets(session: Session, model_id: str, *, covers: int) -> None:

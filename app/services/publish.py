@@ -1,7 +1,8 @@
 """Publish a version: one transaction makes it visible, moves the alias and revokes what it replaces.
 
 Promises: publishing the same job twice gives one version; an alias never moves to less coverage; from
-here on nobody fetches a version that saw what this one has forgotten.
+here on nobody fetches a version that saw what this one has forgotten. An exact version that an interim one
+has overtaken is staged instead, as the base of the next (see ``app.services.park``).
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from app.db.models import (
     lock_model,
     next_version_number,
     version_of_job,
+    version_with_manifest,
     versions_of,
 )
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Alias, AliasMove, Job, Model, Version, VersionFile
-from app.domain.coverage import Artifact, Coverage, is_clean, may_follow
+from app.domain.coverage import Coverage, may_follow, may_revoke
 from app.domain.errors import CoverageWouldFall
 from app.domain.status import (
     Guarantee,
@@ -35,6 +37,8 @@ from app.domain.status import (
 )
 from app.domain.terms import CURRENT_ALIAS, Claim, JsonObject, ModelId
 from app.services.move_target import move_target
+from app.services.park import park, unpark
+from app.services.queue_job import RETRAIN, policy_of
 from app.services.references import add_reference
 from models_store.manifest import Manifest
 
@@ -49,12 +53,15 @@ class PublishedVersion:
     covers: int
     settled: int
     environment_digest: str
+    is_staged: bool
 
 
 def publish(
     sessions: Sessions, claim: Claim, manifest: Manifest, *, environment_digest: str
 ) -> PublishedVersion:
     """Make the job's version visible; its blobs, the manifest's too, are in the store already.
+
+    An interim version that is no better than the current one is not published: the current one is returned.
 
     Raises:
         LeaseLost: another worker holds the job.
@@ -63,16 +70,52 @@ def publish(
     with writing(sessions) as session:
         job = fenced(session, claim)
         model = lock_model(session, claim.model_id)
-        version = version_of_job(session, job.id)
-        if version is None:
-            version = _insert(
-                session, job, model=model, manifest=manifest, environment_digest=environment_digest
-            )
-            _move_current(session, model, version=version, why=f"published by {job.id}")
-            _revoke_tainted(session, model, covers=version.covers)
-            _mark_targets(session, model, version=version)
-            _update_waiting_jobs(session, model, environment_digest=environment_digest)
+        published = version_of_job(session, job.id)
+        if published is not None:
+            return _published(published)
+        current = alias_version(session, model.id)
+        if current is not None and _is_overtaken(claim.kind, manifest, current=current):
+            return _published(current)
+        version = _insert(session, job, manifest=manifest, environment_digest=environment_digest)
+        if current is not None and current.covers > version.covers:
+            _stage(session, model, job=job, version=version)
+        else:
+            _make_current(session, model, job=job, version=version)
         return _published(version)
+
+
+def _is_overtaken(kind: JobKind, manifest: Manifest, *, current: Version) -> bool:
+    """Whether an interim version adds nothing to the current one; an exact one always does."""
+    candidate = Coverage(covers=manifest.covers, settled=manifest.settled)
+    known = Coverage(covers=current.covers, settled=current.settled)
+    return kind is JobKind.INTERIM and (candidate == known or not may_follow(known, candidate))
+
+
+def _stage(session: Session, model: Model, *, job: Job, version: Version) -> None:
+    """Keep an exact version that covers less than the current one as the base of an interim version."""
+    if not version.settled > version_settled(session, model):
+        raise CoverageWouldFall(f"version {version.number} has forgotten less than the current one has")
+    version.status = VersionStatus.STAGED
+    for target in targets_covered(session, model.id, covers=version.settled):
+        target.outcome, target.findings = Outcome.UNLEARNED, version_findings(session, version)
+    park(session, model, job)
+
+
+def version_settled(session: Session, model: Model) -> int:
+    """Return the number that a model's current version has settled; 0 without one."""
+    current = alias_version(session, model.id)
+    return 0 if current is None else current.settled
+
+
+def _make_current(session: Session, model: Model, *, job: Job, version: Version) -> None:
+    _move_current(session, model, version=version, why=f"published by {job.id}")
+    _revoke_replaced(session, model, published=version)
+    if version.guarantee == Guarantee.EXACT:
+        _mark_settled_targets(session, model, version=version)
+        _update_waiting_jobs(session, model, environment_digest=version.environment_digest)
+    else:
+        _mark_interim_targets(session, model, version=version)
+        unpark(session, model, settled=version.settled)
 
 
 def current_version(sessions: Sessions, model_id: ModelId) -> PublishedVersion | None:
@@ -105,14 +148,12 @@ def move_alias(session: Session, model: Model, *, alias: str, version: Version, 
     )
 
 
-def _insert(
-    session: Session, job: Job, *, model: Model, manifest: Manifest, environment_digest: str
-) -> Version:
-    parent = alias_version(session, model.id)
+def _insert(session: Session, job: Job, *, manifest: Manifest, environment_digest: str) -> Version:
+    parent = version_with_manifest(session, job.model_id, digest=manifest.parent)
     version = Version(
         id=new_id("ver"),
-        model_id=model.id,
-        number=next_version_number(session, model.id),
+        model_id=job.model_id,
+        number=next_version_number(session, job.model_id),
         job_id=job.id,
         parent_id=None if parent is None else parent.id,
         status=VersionStatus.PUBLISHED,
@@ -143,26 +184,26 @@ def _move_current(session: Session, model: Model, *, version: Version, why: str)
         before.status = VersionStatus.SUPERSEDED
 
 
-def _revoke_tainted(session: Session, model: Model, *, covers: int) -> None:
-    """Nobody fetches a version that saw what ``current`` has forgotten; aliases on it move along."""
-    marks = marks_of(session, model.id, through=covers)
-    current = alias_version(session, model.id)
-    assert current is not None  # it was moved in this transaction
+def _revoke_replaced(session: Session, model: Model, *, published: Version) -> None:
+    """Nobody fetches what the new version replaces; aliases on it move along."""
+    marks = marks_of(session, model.id, through=published.covers)
+    new = Coverage(covers=published.covers, settled=published.settled)
     for version in versions_of(session, model.id):
-        artifact = Artifact(shard=None, position=None, settled=version.settled)
-        if version.revoked_at is not None or is_clean(artifact, marks):
+        known = Coverage(covers=version.covers, settled=version.settled)
+        is_replaced = any(may_revoke(known, mark, published=new) for mark in marks)
+        if version.revoked_at is not None or not is_replaced:
             continue
         version.revoked_at = now(session)
         names = select(Alias.name).where(Alias.version_id == version.id)
         for name in session.scalars(names).all():
             why = f"version {version.number} was revoked"
-            move_alias(session, model, alias=name, version=current, actor="worker", why=why)
+            move_alias(session, model, alias=name, version=published, actor="worker", why=why)
 
 
-def _mark_targets(session: Session, model: Model, *, version: Version) -> None:
-    """Targets that this version satisfies wait for the purge now."""
+def _mark_settled_targets(session: Session, model: Model, *, version: Version) -> None:
+    """Targets that this exact version satisfies wait for the purge now."""
     for target in targets_covered(session, model.id, covers=version.settled):
-        if target.status == TargetStatus.PURGING or version.guarantee != Guarantee.EXACT:
+        if target.status == TargetStatus.PURGING:
             continue
         trained = version.method == "train"
         target.outcome = Outcome.ALREADY_COVERED if trained else Outcome.UNLEARNED
@@ -172,6 +213,18 @@ def _mark_targets(session: Session, model: Model, *, version: Version) -> None:
             move_target(
                 session, target, TargetStatus.PURGING, version=version.number,
                 manifest=version.manifest_digest,
+            )  # fmt: skip
+
+
+def _mark_interim_targets(session: Session, model: Model, *, version: Version) -> None:
+    """Targets that this version was treated for show it; they still wait for the exact one."""
+    for target in targets_covered(session, model.id, covers=version.covers):
+        if target.status == TargetStatus.SCHEDULED:
+            move_target(session, target, TargetStatus.RUNNING)
+        if target.status == TargetStatus.RUNNING and (target.through or 0) > version.settled:
+            move_target(
+                session, target, TargetStatus.INTERIM, version=version.number,
+                manifest=version.manifest_digest, method=version.method,
             )  # fmt: skip
 
 
@@ -193,7 +246,7 @@ def version_findings(session: Session, version: Version) -> JsonObject:
 
 def _update_waiting_jobs(session: Session, model: Model, *, environment_digest: str) -> None:
     """A settle job that was queued during training replays in the environment of that training."""
-    if model.policy.get("final_method") == "retrain":
+    if policy_of(model).final_method == RETRAIN:
         return
     waiting = update(Job).where(
         Job.model_id == model.id, Job.kind == JobKind.SETTLE, Job.status == JobStatus.QUEUED
@@ -209,4 +262,5 @@ def _published(version: Version) -> PublishedVersion:
         covers=version.covers,
         settled=version.settled,
         environment_digest=version.environment_digest,
+        is_staged=version.status == VersionStatus.STAGED,
     )

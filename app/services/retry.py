@@ -13,7 +13,7 @@ from app.dispatch import dispatch
 from app.domain.status import JobKind, JobStatus, TargetStatus
 from app.domain.terms import JobId, ModelId
 from app.services.move_target import move_target
-from app.services.seal import queue_job
+from app.services.queue_job import queue_job
 
 
 def retry_failed(sessions: Sessions, model_id: ModelId) -> Sequence[JobId]:

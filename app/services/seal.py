@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import now, queued_job
-from app.db.models import alias_version, lock_models
+from app.db.jobs import now
+from app.db.models import all_models, lock_models
 from app.db.records import placements_of, rows_of_subject, tombstone_numbers
 from app.db.requests import lock_request, requests_to_seal, targets_of
 from app.db.session import Sessions, reading, writing
-from app.db.tables import Job, Model, Request, Target, Tombstone
+from app.db.tables import Model, Request, Target, Tombstone
 from app.dispatch import dispatch
-from app.domain.status import JobKind, JobStatus, Outcome, RequestStatus, TargetStatus
+from app.domain.status import Outcome, RequestStatus, TargetStatus
 from app.domain.terms import JobId
 from app.services.events import append_event
 from app.services.move_target import move_target
-
-FIRST_STEP = "prepare"
+from app.services.queue_job import queue_deletion_jobs
 
 
 @dataclass(frozen=True)
@@ -48,51 +47,49 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
         request = lock_request(session, request_id)
         if request.status != RequestStatus.RECEIVED:
             return []
+        add_missing_targets(session, request)
         targets = targets_of(session, request_id)
         lock_models(session, [model.id for _, model in targets])
         request.status = RequestStatus.SCHEDULED
         request.sealed_at = now(session)
         append_event(session, request.id, "scheduled")
         jobs = [seal_target(session, request, target=target, model=model) for target, model in targets]
-        return [job_id for job_id in jobs if job_id is not None]
+        return [job_id for queued in jobs for job_id in queued]
 
 
-def seal_target(session: Session, request: Request, *, target: Target, model: Model) -> JobId | None:
-    """Number the subject's records in one model and queue its settle job. The caller holds both locks."""
+def add_missing_targets(session: Session, request: Request) -> None:
+    """Give a request a target in every model that was created since it was posted; the caller has locked it.
+
+    On Postgres a model and a request that are committed at the same moment do not see each other: whichever
+    looks second, this or the model's own look at the open requests, finds the other.
+    """
+    if request.is_narrowed_by_models:
+        return
+    known = {model.id for _, model in targets_of(session, request.id)}
+    for model in all_models(session, tenant=request.tenant):
+        if model.id not in known:
+            session.add(
+                Target(
+                    id=new_id("tgt"),
+                    request_id=request.id,
+                    model_id=model.id,
+                    status=TargetStatus.SCHEDULED,
+                    is_late=True,
+                )
+            )
+    session.flush()
+
+
+def seal_target(session: Session, request: Request, *, target: Target, model: Model) -> list[JobId]:
+    """Number the subject's records in one model and queue its jobs. The caller holds both locks."""
     held = _number_records(session, request, model=model)
     target.num_records = len(held.rows)
     if held.through is None:
         target.outcome, target.done_at = Outcome.NO_DATA, now(session)
         move_target(session, target, TargetStatus.COMPLETED, outcome=target.outcome)
-        return None
+        return []
     target.through = held.through
-    return queue_job(session, model, kind=JobKind.SETTLE)
-
-
-def queue_job(session: Session, model: Model, *, kind: JobKind) -> JobId | None:
-    """Queue a job for a model unless one waits already; the caller holds the model's lock."""
-    if queued_job(session, model.id, kind=kind) is not None:
-        return None
-    job = Job(
-        id=new_id("job"),
-        tenant=model.tenant,
-        model_id=model.id,
-        kind=kind,
-        status=JobStatus.QUEUED,
-        step=FIRST_STEP,
-        environment_digest=needed_environment(session, model, kind=kind),
-    )
-    session.add(job)
-    session.flush()
-    return JobId(job.id)
-
-
-def needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
-    """Return the fingerprint a job needs: replay continues what another run began, a retraining does not."""
-    if kind is JobKind.TRAIN or model.policy.get("final_method") == "retrain":
-        return None
-    version = alias_version(session, model.id)
-    return None if version is None else version.environment_digest
+    return queue_deletion_jobs(session, model)
 
 
 def _number_records(session: Session, request: Request, *, model: Model) -> _Held:

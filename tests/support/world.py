@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.db.ids import new_id
-from app.db.models import model_named
+from app.db.models import base_version, model_named
 from app.db.records import dataset_named, marks_of
 from app.db.requests import events_of
 from app.db.session import Sessions, reading, writing
@@ -31,13 +31,13 @@ NUM_BLOCKS = 4
 
 def manifest_of(
     *, weights: bytes, model: str = "churn", job: str = "job", covers: int = 0, settled: int | None = None,
-    method: str = "train", parent: str | None = None,
+    method: str = "train", parent: str | None = None, guarantee: str = "exact",
 ) -> Manifest:  # fmt: skip
     """Return a well-formed manifest of a version with one file."""
     digest = hashlib.sha256(weights).hexdigest()
     file = ManifestFile(name="weights.safetensors", digest=digest, size=len(weights))
     return Manifest(
-        files=(file,), model=model, recipe_digest="a" * 64, parent=parent, job=job, guarantee="exact",
+        files=(file,), model=model, recipe_digest="a" * 64, parent=parent, job=job, guarantee=guarantee,
         method=method, evidence="b" * 64, environment={"torch": "none"}, covers=covers,
         settled=covers if settled is None else settled, weights_digest=digest, plan_key_id="key",
         retained_digest="c" * 64, code_digest="d" * 64, factory="nets:mlp", factory_arguments={},
@@ -166,9 +166,15 @@ class World:
         """Return the manifest of what a job made."""
         with reading(self.sessions) as session:
             sealed = model_named(session, name, tenant=self.tenant).num_sealed
-        method = "train" if claim.kind is JobKind.TRAIN else "replay"
-        number = sealed if covers is None else covers
-        return manifest_of(weights=weights, model=name, job=claim.job_id, covers=number, method=method)
+            base = base_version(session, claim.model_id)
+        is_interim = claim.kind is JobKind.INTERIM
+        method = {JobKind.TRAIN: "train", JobKind.SETTLE: "replay", JobKind.INTERIM: "shift"}[claim.kind]
+        return manifest_of(
+            weights=weights, model=name, job=claim.job_id, covers=sealed if covers is None else covers,
+            settled=base.settled if base is not None and is_interim else None, method=method,
+            parent=None if base is None else base.manifest_digest,
+            guarantee="empirical" if is_interim else "exact",
+        )  # fmt: skip
 
     def run(self, model: ModelId, *, name: str = "churn", weights: bytes) -> PublishedVersion:
         """Claim the next job, publish, end it."""

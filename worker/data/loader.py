@@ -90,6 +90,17 @@ class Loader:
         self._ahead: tuple[tuple[int, int], Future[tuple[Tensor, Tensor]]] | None = None
         self._pool = None if self._resident else ThreadPoolExecutor(1)
 
+    def keep(self, table: RecordTable) -> None:
+        """Serve only those records that ``table`` still has; nothing is read again."""
+        kept_N = np.isin(self._table.row_N, table.row_N)
+        self._table = self._table.chosen(np.flatnonzero(kept_N))
+        self._bounds = _bounds(self._table)
+        self._ahead = None
+        if self._resident is not None:
+            raw, labels = self._resident
+            kept = torch.from_numpy(kept_N).to(self._device)
+            self._resident = raw[kept], labels[kept]
+
     def num_records(self, *, shard: int, block: int) -> int:
         """Return how many records a block holds."""
         start, stop = self._bounds.get((shard, block), (0, 0))

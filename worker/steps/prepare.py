@@ -1,8 +1,10 @@
 """prepare: fix n, find the first touched blocks, predict the cost, pick the blocks to watch."""
 
+from app.domain.errors import Refused
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject
 from app.services.prepare import Scope, fix_scope
+from app.services.queue_job import RETRAIN
 from worker.context import JobContext
 from worker.steps.scope import scope_to_json
 from worker.training.plan import chosen_positions
@@ -12,26 +14,39 @@ from worker.unlearners import UNLEARNERS, Unlearner
 def prepare(context: JobContext) -> JsonObject:
     """Return the scope, the method and the prediction; nothing is trained yet."""
     scope = fix_scope(context.installation.sessions, context.claim)
-    output: JsonObject = {"covers": scope.covers, "scope": scope_to_json(scope)}
+    output: JsonObject = {"covers": scope.covers, "scope": scope_to_json(scope), "num_returns": 0}
     is_train = context.claim.kind is JobKind.TRAIN
     if not is_train and (scope.is_covered or not scope.has_version):
         return {**output, "is_covered": True}
+    method = _method(context)
     table = context.retained(covers=scope.covers)
-    prediction = unlearner_of(context).predict(context, scope, table=table)
+    prediction = UNLEARNERS[method].predict(context, scope, table=table)
     return {
         **output,
-        "method": "train" if is_train else unlearner_of(context).name,
+        "method": method,
         "prediction": prediction.to_json(),
         "predicted_seconds": _seconds(context, prediction.num_blocks),
-        "watched": [] if is_train else list(_watched(context, scope)),
+        "watched": list(_watched(context, scope)) if context.claim.kind is JobKind.SETTLE else [],
         "num_retained": len(table),
     }
 
 
 def unlearner_of(context: JobContext) -> Unlearner:
-    """Return the method that the policy settles with; a training starts from initialisation."""
-    is_train = context.claim.kind is JobKind.TRAIN
-    return UNLEARNERS["retrain" if is_train else context.model.policy.final_method]
+    """Return the method that ``prepare`` chose: a policy that changes meanwhile is for the next job."""
+    return UNLEARNERS[str(context.output_of("prepare")["method"])]
+
+
+def _method(context: JobContext) -> str:
+    policy = context.model.policy
+    match context.claim.kind:
+        case JobKind.TRAIN:
+            return RETRAIN
+        case JobKind.SETTLE:
+            return policy.final_method
+        case JobKind.INTERIM:
+            if policy.interim_method is None:
+                raise Refused("the policy has no interim method any more")
+            return policy.interim_method
 
 
 def _seconds(context: JobContext, num_blocks: int) -> float:

@@ -2,13 +2,11 @@
 
 from dataclasses import asdict
 
-from app.db.models import alias_version
-from app.db.session import reading
 from app.domain.status import Guarantee, JobKind
 from app.domain.terms import JsonObject
 from app.services.publish import publish as publish_version
 from app.services.references import put_blob
-from models_store.blobs import Digest, parse_digest
+from models_store.blobs import parse_digest
 from models_store.manifest import Manifest, ManifestFile
 from worker.context import JobContext
 from worker.steps.prepare import unlearner_of
@@ -35,9 +33,9 @@ def build_manifest(context: JobContext) -> Manifest:
         files=_files(context),
         model=row.name,
         recipe_digest=parse_digest(row.recipe_digest),
-        parent=_parent(context),
+        parent=None if scope.base is None else parse_digest(scope.base),
         job=context.claim.job_id,
-        guarantee=Guarantee.EXACT if is_train else unlearner_of(context).guarantee,
+        guarantee=unlearner_of(context).guarantee,
         method="train" if is_train else unlearner_of(context).name,
         evidence=parse_digest(str(verified["evidence"])),
         environment={
@@ -46,7 +44,7 @@ def build_manifest(context: JobContext) -> Manifest:
             "dtype": recipe.execution.dtype,
         },
         covers=scope.covers,
-        settled=scope.covers,
+        settled=scope.covers if unlearner_of(context).guarantee is Guarantee.EXACT else scope.settled,
         weights_digest=parse_digest(str(verified["weights_digest"])),
         plan_key_id=context.model.plan_key_id,
         retained_digest=parse_digest(str(verified["retained_digest"])),
@@ -72,18 +70,6 @@ def _files(context: JobContext) -> tuple[ManifestFile, ...]:
         ManifestFile(name=name, digest=parse_digest(str(digest)), size=store.size(str(digest)))
         for name, digest in zip([*names, "evidence.json"], digests, strict=True)
     )
-
-
-def _parent(context: JobContext) -> Digest | None:
-    """Return the manifest digest this version follows; on a retry after publication, still the parent."""
-    with reading(context.installation.sessions) as session:
-        current = alias_version(session, context.claim.model_id)
-        if current is None:
-            return None
-        parent = (
-            current.manifest["parent"] if current.job_id == context.claim.job_id else current.manifest_digest
-        )
-    return None if parent is None else parse_digest(str(parent))
 
 
 def _input_schema(context: JobContext) -> JsonObject:

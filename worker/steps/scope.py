@@ -14,7 +14,7 @@ _UNLEARNED = TypeAdapter(Unlearned)
 
 
 def scope_of(context: JobContext) -> Scope:
-    """Return the scope that ``prepare`` fixed; it never changes within a job."""
+    """Return the scope that ``prepare`` fixed and joined deletions moved."""
     return _SCOPE.validate_python(context.output_of("prepare")["scope"])
 
 

@@ -4,9 +4,10 @@ import time
 
 from torch import nn
 
-from app.db.models import alias_version, files_of
+from app.db.models import files_of, version_with_manifest
 from app.db.session import reading
-from app.domain.status import JobKind
+from app.db.tables import Version
+from app.domain.status import Guarantee, JobKind
 from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from app.services.references import put_blob
@@ -21,10 +22,12 @@ from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
+from worker.steps.prepare import unlearner_of
 from worker.steps.scope import prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
 from worker.training.factory import build_net
 from worker.training.state import restore, weights, weights_digest
+from worker.unlearners import Unlearned
 
 PROBE_RECORDS = 256
 
@@ -44,13 +47,7 @@ def verify(context: JobContext) -> JsonObject:
     files = [_store_weights(context, net) for net in nets]
     witness, witness_seconds = _timed_witness(context, scope, loader=poisoned, digest=digest)
     checks = [
-        lineage_check(
-            context,
-            scope,
-            predicted_from=prediction_of(context).resumes_from,
-            resumed_from=unlearned.resumed_from,
-            constituents=unlearned.constituents,
-        ),
+        *_lineage(context, scope, unlearned),
         *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
@@ -65,6 +62,19 @@ def verify(context: JobContext) -> JsonObject:
         "warnings": list(warnings_of(checks)),
         "witness_seconds": round(witness_seconds, 6),
     }
+
+
+def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Check]:
+    if unlearner_of(context).guarantee is not Guarantee.EXACT:
+        return []  # an empirical version is built on one that saw the records: it does not claim otherwise
+    check = lineage_check(
+        context,
+        scope,
+        predicted_from=prediction_of(context).resumes_from,
+        resumed_from=unlearned.resumed_from,
+        constituents=unlearned.constituents,
+    )
+    return [check]
 
 
 def _trained(context: JobContext, blob: str, *, shard: int) -> nn.Module:
@@ -90,10 +100,9 @@ def _timed_witness(
 
 
 def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:
-    if context.claim.kind is JobKind.TRAIN or not scope.first_touched:
+    if context.claim.kind is not JobKind.SETTLE or not scope.first_touched:
         return []
-    with reading(context.installation.sessions) as session:
-        parent = alias_version(session, context.claim.model_id)
+    parent = _base(context)
     is_unmoved = parent is not None and parent.weights_digest == digest
     prediction = prediction_of(context)
     work = planned_work(
@@ -135,11 +144,17 @@ def _context_checks(
     return [utility, remainder, person_check(net, parent, forgotten=person, unseen=held_out)]
 
 
-def _parent_net(context: JobContext) -> nn.Module | None:
+def _base(context: JobContext) -> Version | None:
+    """Return the version that this one follows."""
     with reading(context.installation.sessions) as session:
-        parent = alias_version(session, context.claim.model_id)
-        if parent is None:
-            return None
+        return version_with_manifest(session, context.claim.model_id, digest=scope_of(context).base)
+
+
+def _parent_net(context: JobContext) -> nn.Module | None:
+    parent = _base(context)
+    if parent is None:
+        return None
+    with reading(context.installation.sessions) as session:
         weights_file = next(file for file in files_of(session, parent.id) if file.name.startswith("weights"))
     net = build_net(context.recipe, shard=0, device=context.device)
     tensors, _ = unpack(context.installation.store.get(weights_file.digest))

@@ -64,6 +64,10 @@ class RunRecorder:
         if time.monotonic() - self._last_reported >= PROGRESS_SECONDS:
             self._report(position)
 
+    def rejoin(self, *, keys: list[str], settled: int, watched: frozenset[int]) -> None:
+        """Go on with other records ahead: what was met so far is the same, so are the keys up to here."""
+        self.keys, self.settled, self.watched = keys, settled, watched
+
     def close(self) -> None:
         """Wait until every state is durable.
 

@@ -6,20 +6,20 @@ digests every record it met, so a state that met a forgotten record cannot be fo
 """
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from app.domain.status import Guarantee
 from app.services.checkpoint import CheckpointView, find_checkpoints
 from app.services.prepare import Scope
 from worker.context import JobContext
-from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.training.checkpoints import checkpoint_keys
 from worker.training.loop import run_positions
 from worker.training.placement import BEFORE_FIRST
 from worker.training.state import TrainingState, initial_state, restore
 from worker.unlearners.base import Prediction, Unlearned
+from worker.unlearners.joining import Run, ShardGoesBack
 from worker.unlearners.recording import RunRecorder
 
 
@@ -37,6 +37,21 @@ class ResumePoint:
 
 
 @dataclass(frozen=True)
+class _Pass:
+    """One way of one shard from a resume point to its end, or to where it had to go back."""
+
+    resume: ResumePoint
+    recorder: RunRecorder
+
+    @property
+    def final(self) -> str:
+        """The blob of the final state; without a block to run, the end itself was found."""
+        blob = self.recorder.final_digest or self.resume.blob
+        assert blob is not None
+        return blob
+
+
+@dataclass(frozen=True)
 class _Exact:
     """Both exact methods; they differ in which checkpoints they may resume from."""
 
@@ -46,104 +61,117 @@ class _Exact:
 
     def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
         """Return where each shard resumes and how many blocks follow."""
-        plan = context.recipe.plan
         points = [
-            self._resume_point(context, scope, shard=shard, keys=_keys(context, table, shard))
+            self._resume_point(context, scope, shard=shard, keys=_keys(context, table, shard), own=False)
             for shard in context.shards
         ]
         return Prediction(
             resumes_after=[point.position for point in points],
             resumes_from=[point.blob for point in points],
-            num_blocks=sum(plan.num_positions - 1 - point.position for point in points),
+            num_blocks=sum(context.recipe.plan.num_positions - 1 - point.position for point in points),
         )
 
     def unlearn(
         self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
     ) -> Unlearned:
-        """Run every shard to its end and store the final states."""
-        loader = context.loader(table)
-        parts = [
-            self._run_shard(context, scope, table=table, loader=loader, shard=shard, watched=watched)
-            for shard in context.shards
-        ]
+        """Run every shard to its end, one that must go back again, and store the final states."""
+        run = Run(
+            context=context,
+            scope=scope,
+            table=table,
+            loader=context.loader(table),
+            watched=frozenset(watched),
+            waiting=list(context.shards),
+        )
+        started, passes, last = time.perf_counter(), list[_Pass](), dict[int, _Pass]()
+        if "prediction" not in context.output_of("prepare"):
+            run.note(self.predict(context, scope, table=table))  # killed right after a deletion had joined
+        while run.waiting:
+            shard = run.waiting.pop(0)
+            last[shard] = self._run_shard(run, shard=shard)
+            passes.append(last[shard])
         return Unlearned(
-            constituents=[part.constituents[0] for part in parts],
-            resumed_after=[part.resumed_after[0] for part in parts],
-            resumed_from=[part.resumed_from[0] for part in parts],
-            num_blocks=sum(part.num_blocks for part in parts),
-            num_records=sum(part.num_records for part in parts),
-            loop_seconds=sum(part.loop_seconds for part in parts),
-            checkpoint_seconds=sum(part.checkpoint_seconds for part in parts),
+            constituents=[last[shard].final for shard in context.shards],
+            resumed_after=[last[shard].resume.position for shard in context.shards],
+            resumed_from=[last[shard].resume.blob for shard in context.shards],
+            num_blocks=sum(each.recorder.num_blocks for each in passes),
+            num_records=sum(each.recorder.num_records for each in passes),
+            loop_seconds=time.perf_counter() - started,
+            checkpoint_seconds=sum(each.recorder.checkpoint_seconds for each in passes),
         )
 
-    def _run_shard(
-        self,
-        context: JobContext,
-        scope: Scope,
-        *,
-        table: RecordTable,
-        loader: Loader,
-        shard: int,
-        watched: list[int],
-    ) -> Unlearned:
-        keys = _keys(context, table, shard)
-        resume = self._resume_point(context, scope, shard=shard, keys=keys)
+    def _run_shard(self, run: Run, *, shard: int) -> _Pass:
+        """Run one shard to its end, or until it must go back; then it waits again."""
+        context, plan = run.context, run.context.recipe.plan
+        self._join(run)
+        keys = _keys(context, run.table, shard)
+        resume = self._resume_point(context, run.scope, shard=shard, keys=keys, own=True)
+        run.finished[shard] = resume.position
         state = load_state(context, resume.checkpoint, shard=shard)
-        plan = context.recipe.plan
         positions = range(resume.position + 1, plan.num_positions)
-        sizes = [loader.num_records(shard=shard, block=p % plan.blocks) * plan.epochs for p in positions]
         recorder = RunRecorder(
             context=context,
             shard=shard,
-            settled=scope.covers,
+            settled=run.scope.covers,
             keys=keys,
-            watched=frozenset(watched),
-            total_records=sum(sizes),
+            watched=run.watched,
+            total_records=sum(_num_records(run, shard, position) for position in positions),
             resumed_from=resume.blob,
         )
-        started = time.perf_counter()
-        with closing(recorder):
+
+        def after_block(position: int, state: TrainingState) -> None:
+            recorder.after_block(position, state, num_records=_num_records(run, shard, position))
+            run.finished[shard] = position
+            if position + 1 < plan.num_positions and run.looks_again and self._join(run):
+                if shard in run.waiting:
+                    raise ShardGoesBack
+                recorder.rejoin(
+                    keys=_keys(context, run.table, shard), settled=run.scope.covers, watched=run.watched
+                )
+
+        with closing(recorder), suppress(ShardGoesBack):
             recorder.before_first(resume.position + 1, state)
             run_positions(
                 state,
                 positions,
                 recipe=context.recipe,
-                loader=loader,
+                loader=run.loader,
                 shard=shard,
                 device=context.device,
-                after_block=lambda position, state: recorder.after_block(
-                    position, state, num_records=sizes[position - positions.start]
-                ),
+                after_block=after_block,
             )
-        final = recorder.final_digest if positions else resume.blob
-        assert final is not None  # without a block to run, the end itself was found
-        return Unlearned(
-            constituents=[final],
-            resumed_after=[resume.position],
-            resumed_from=[resume.blob],
-            num_blocks=recorder.num_blocks,
-            num_records=recorder.num_records,
-            loop_seconds=time.perf_counter() - started,
-            checkpoint_seconds=recorder.checkpoint_seconds,
-        )
+        return _Pass(resume=resume, recorder=recorder)
 
-    def _resume_point(self, context: JobContext, scope: Scope, *, shard: int, keys: list[str]) -> ResumePoint:
+    def _join(self, run: Run) -> bool:
+        if not run.join():
+            return False
+        run.note(self.predict(run.context, run.scope, table=run.table))
+        return True
+
+    def _resume_point(
+        self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
+    ) -> ResumePoint:
         """Return the furthest clean state made from exactly these inputs.
 
         A state behind the first touched block, left by a job that failed, would be right as well; but this
-        job's witness starts at the touched block, so only the job's own states reach that far.
+        job's witness starts at the touched block, so only the job's ``own`` states reach that far.
         """
-        own = context.installation
+        installation = context.installation
         found = find_checkpoints(
-            own.sessions, context.claim.model_id, keys=keys, covers=scope.covers, store=own.store
+            installation.sessions,
+            context.claim.model_id,
+            keys=keys,
+            covers=scope.covers,
+            store=installation.store,
         )
         lawful = [
             view
             for view in found
             if view.shard == shard
             and (
-                view.job_id == context.claim.job_id
-                or (self.may_share and view.position < scope.first_touched.get(shard, view.position + 1))
+                own
+                if view.job_id == context.claim.job_id
+                else self.may_share and view.position < scope.first_touched.get(shard, view.position + 1)
             )
         ]
         best = max(lawful, key=lambda view: view.position, default=None)
@@ -170,6 +198,12 @@ def load_state(context: JobContext, checkpoint: CheckpointView | None, *, shard:
         return initial_state(context.recipe, shard=shard, device=context.device)
     data = context.installation.store.get(checkpoint.digest)
     return restore(data, context.recipe, shard=shard, device=context.device)
+
+
+def _num_records(run: Run, shard: int, position: int) -> int:
+    """Return how many records a block meets in all its epochs."""
+    plan = run.context.recipe.plan
+    return run.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
 
 
 def _keys(context: JobContext, table: RecordTable, shard: int) -> list[str]:

@@ -1,0 +1,79 @@
+"""Queue a job for a model: at most one waits per kind, and deletions that wait share one.
+
+The caller holds the model's lock.
+"""
+
+from pydantic import TypeAdapter
+from sqlalchemy.orm import Session
+
+from app.db.ids import new_id
+from app.db.jobs import now, queued_job
+from app.db.models import alias_version
+from app.db.requests import num_scheduled_targets
+from app.db.tables import Job, Model
+from app.domain.policy import Policy
+from app.domain.scheduling import wished_start
+from app.domain.status import JobKind, JobStatus
+from app.domain.terms import JobId
+
+FIRST_STEP = "prepare"
+AT_ONCE = 0.0
+RETRAIN = "retrain"
+_POLICY = TypeAdapter(Policy)
+
+
+def policy_of(model: Model) -> Policy:
+    """Return the policy in a model's row; settings that it was stored without have their defaults."""
+    return _POLICY.validate_python(model.policy)
+
+
+def queue_deletion_jobs(session: Session, model: Model) -> list[JobId]:
+    """Queue what a sealed deletion needs and return what is new.
+
+    A settle job starts by the policy's batch rules; an interim job, where the policy has a method, at once.
+    """
+    queued = [_queue_settle(session, model)]
+    if policy_of(model).interim_method is not None:
+        queued.append(queue_job(session, model, kind=JobKind.INTERIM))
+    return [job_id for job_id in queued if job_id is not None]
+
+
+def queue_job(session: Session, model: Model, *, kind: JobKind, start_at: float = AT_ONCE) -> JobId | None:
+    """Queue a job unless one of its kind waits already."""
+    if queued_job(session, model.id, kind=kind) is not None:
+        return None
+    job = Job(
+        id=new_id("job"),
+        tenant=model.tenant,
+        model_id=model.id,
+        kind=kind,
+        status=JobStatus.QUEUED,
+        step=FIRST_STEP,
+        environment_digest=needed_environment(session, model, kind=kind),
+        start_at=start_at,
+    )
+    session.add(job)
+    session.flush()
+    return JobId(job.id)
+
+
+def needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
+    """Return the fingerprint a job needs: replay continues what another run began, other methods do not."""
+    if kind is not JobKind.SETTLE or policy_of(model).final_method == RETRAIN:
+        return None
+    version = alias_version(session, model.id)
+    return None if version is None else version.environment_digest
+
+
+def _queue_settle(session: Session, model: Model) -> JobId | None:
+    policy, waiting = policy_of(model), queued_job(session, model.id, kind=JobKind.SETTLE)
+    start_at = wished_start(
+        now(session),
+        window_seconds=policy.batch_window_seconds,
+        num_waiting=num_scheduled_targets(session, model.id),
+        count=policy.batch_count,
+    )
+    if waiting is None:
+        return queue_job(session, model, kind=JobKind.SETTLE, start_at=start_at)
+    waiting.start_at = start_at if waiting.start_at is None else min(waiting.start_at, start_at)
+    return None
