@@ -43,7 +43,9 @@ class DyingStore(BlobStore):
 class ResumesLate(Replay):
     """Resumes from the state after the first touched block: the fault of one public re-implementation."""
 
-    def _resume_point(self, context: JobContext, scope: Scope, *, shard: int, keys: list[str]) -> ResumePoint:
+    def _resume_point(
+        self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
+    ) -> ResumePoint:
         return kept_state(context, position=scope.first_touched[shard])
 
 
@@ -66,7 +68,9 @@ class ResumesLateAndDeniesIt(ResumesLate):
 class LosesOptimizerState(ResumesLateAndDeniesIt):
     """Resumes at the right place with the right weights and a new optimizer."""
 
-    def _resume_point(self, context: JobContext, scope: Scope, *, shard: int, keys: list[str]) -> ResumePoint:
+    def _resume_point(
+        self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
+    ) -> ResumePoint:
         honest = Replay()._resume_point(context, scope, shard=shard, keys=keys)
         assert honest.checkpoint is not None
         state = restore(
@@ -130,7 +134,9 @@ class _From(Replay):
         super().__init__()
         object.__setattr__(self, "_position", position)
 
-    def _resume_point(self, context: JobContext, scope: Scope, *, shard: int, keys: list[str]) -> ResumePoint:
+    def _resume_point(
+        self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
+    ) -> ResumePoint:
         return kept_state(context, position=self._position)
 
 
