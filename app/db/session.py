@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from app.db.connecting import open_postgres, parse_url
 
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -43,14 +45,18 @@ def _epoch_now_postgres(element: epoch_now, compiler: SQLCompiler, **_: Any) -> 
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-def open_engine(database_url: str) -> Engine:
+def open_engine(database_url: str, *, patience_seconds: float = 0.0) -> Engine:
     """Return an engine for ``database_url``; the folder of an SQLite file is made when missing.
 
-    Errors of the driver show no parameters: they hold keyed hashes of subjects.
+    Connecting to a server that is away is tried again for ``patience_seconds``. Errors of the driver show no
+    parameters: they hold keyed hashes of subjects.
+
+    Raises:
+        SetupError: the URL is not one of a database that can be used here.
     """
-    url = make_url(database_url)
+    url = parse_url(database_url)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return open_postgres(url, patience_seconds=patience_seconds)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     connect_args = {"timeout": BUSY_TIMEOUT_SECONDS}
