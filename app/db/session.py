@@ -23,7 +23,6 @@ from app.db.connecting import open_postgres, parse_url
 
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
-SCRUB_TIMEOUT_MILLISECONDS = 100
 WRITES = "expunge_writes"
 
 
@@ -98,24 +97,6 @@ def reading(sessions: Sessions) -> Iterator[Session]:
     """One transaction that only reads."""
     with sessions() as session:
         yield session
-
-
-def scrub(engine: Engine) -> bool:
-    """Empty the write-ahead log, which still holds deleted rows; False while a reader prevents it.
-
-    Postgres keeps dead rows until VACUUM, which its operator schedules.
-    """
-    if engine.dialect.name != "sqlite":
-        return True
-    raw = engine.raw_connection()
-    try:
-        # While it waits for a reader no one can write: better to try again soon.
-        raw.cursor().execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MILLISECONDS}")
-        busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-    finally:
-        raw.cursor().execute(f"PRAGMA busy_timeout={round(1000 * BUSY_TIMEOUT_SECONDS)}")
-        raw.close()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
