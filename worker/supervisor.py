@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.session import Sessions, scrub
+from app.db.scrubbing import scrub
+from app.db.session import Sessions
 from app.domain.errors import SetupError
 from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.domain.terms import Claim, JobId
