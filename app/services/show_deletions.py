@@ -1,4 +1,4 @@
-"""Read deletion requests: the acknowledgement, the status, the list, the trail, the receipt.
+"""Read deletion requests: the status, the list, the trail, the receipt.
 
 Promises: for product scopes nothing that is returned, and no number of statements, depends on whether a
 model held the subject (see ``app.domain.visibility``); admins get the truth besides.
@@ -24,7 +24,7 @@ from app.domain.access import Caller
 from app.domain.errors import ReceiptNotReady
 from app.domain.scheduling import days_left
 from app.domain.status import ENDED_REQUESTS, RequestStatus, TargetStatus
-from app.domain.terms import JsonObject, TenantName
+from app.domain.terms import JsonObject
 from app.domain.visibility import (
     PRODUCT_EVENTS,
     Clocked,
@@ -35,25 +35,6 @@ from app.domain.visibility import (
 from app.keyring import Keyring
 from app.services.events import broken_at
 from app.services.pages import position_of, token_of
-
-
-@dataclass(frozen=True)
-class Acknowledgement:
-    """The answer to a POST, from columns that never change: a repeat gets the same.
-
-    ``nonce`` opens the commitment in the receipt; it is None once it was destroyed.
-    """
-
-    id: str
-    posted_at: float
-    due_at: float
-    subject_type: str
-    reason_code: str | None
-    request_id: str | None
-    duplicate_of: str | None
-    commitment: bytes
-    nonce: bytes | None
-    retry_after: int
 
 
 @dataclass(frozen=True)
@@ -135,19 +116,6 @@ class TrailView:
 
     items: list[EventView]
     broken_at: int | None = None
-
-
-def acknowledgement(sessions: Sessions, request_id: str, *, tenant: TenantName) -> Acknowledgement:
-    """Return the first answer again."""
-    with reading(sessions) as session:
-        row = request_by_id(session, request_id, tenant=tenant)
-        posted = Clocked(completed_at=None, reveal_at=row.reveal_at, now=row.posted_at)
-        return Acknowledgement(
-            id=row.id, posted_at=row.posted_at, due_at=row.due_at, subject_type=row.subject_type,
-            reason_code=row.reason_code, request_id=row.request_uuid,
-            duplicate_of=row.duplicate_of, commitment=row.commitment, nonce=row.nonce,
-            retry_after=seconds_to_wait(posted),
-        )  # fmt: skip
 
 
 def show_deletion(sessions: Sessions, request_id: str, *, caller: Caller) -> DeletionView:
