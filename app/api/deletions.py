@@ -56,7 +56,7 @@ def create_deletion(
 def get_deletions(
     query: Annotated[DeletionsQuery, Query()], context: ContextDep, caller: ReadsDeletions
 ) -> DeletionPageOut:
-    """List requests, newest first."""
+    """List requests, newest first; narrowed by `due_before`, those with the latest due date first."""
     page = list_deletions(
         context.sessions, caller=caller, filters=query.filters, limit=query.limit, token=query.page,
         keyring=context.keyring,

@@ -17,9 +17,11 @@ from sqlalchemy import (
     false,
     or_,
     select,
+    true,
     tuple_,
+    union_all,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.session import epoch_now
 from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target
@@ -41,6 +43,19 @@ def request_by_id(session: Session, request_id: str, *, tenant: str) -> Request:
     if request is None or request.tenant != tenant:
         raise NotFound("no such deletion request")
     return request
+
+
+def request_and_time(session: Session, request_id: str, *, tenant: str) -> tuple[Request, float]:
+    """Return a request of a tenant and the time, in one statement.
+
+    Raises:
+        NotFound: the tenant has no such request.
+    """
+    query = select(Request, epoch_now()).where(Request.id == request_id, Request.tenant == tenant)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("no such deletion request")
+    return row[0], row[1]
 
 
 def lock_request(session: Session, request_id: str) -> Request:
@@ -117,14 +132,12 @@ def receipt_of(session: Session, request_id: str) -> Receipt | None:
     return session.get(Receipt, request_id)
 
 
-def targets_of_requests(
-    session: Session, request_ids: Sequence[str]
-) -> dict[str, list[tuple[Target, Model]]]:
-    """Return the targets of many requests with their models."""
-    query = select(Target, Model).join(Model, Model.id == Target.model_id)
-    found: dict[str, list[tuple[Target, Model]]] = {}
-    for target, model in session.execute(query.where(Target.request_id.in_(request_ids))):
-        found.setdefault(target.request_id, []).append((target, model))
+def targets_of_requests(session: Session, request_ids: Sequence[str]) -> dict[str, list[tuple[Target, str]]]:
+    """Return the targets of many requests, each with the name of its model."""
+    query = select(Target, Model.name).join(Model, Model.id == Target.model_id)
+    found: dict[str, list[tuple[Target, str]]] = {}
+    for target, model_name in session.execute(query.where(Target.request_id.in_(request_ids))):
+        found.setdefault(target.request_id, []).append((target, model_name))
     return found
 
 
@@ -235,43 +248,72 @@ def page_of_requests(
     after: tuple[float, str] | None,
     limit: int,
 ) -> Sequence[Request]:
-    """Return requests newest first, by keyset: those after the (posted_at, id) of the last page's end.
+    """Return requests newest first, or latest due date first when they are narrowed to one.
 
-    With ``as_shown_at`` the status is the one that product scopes see at that time.
+    By keyset: those after the ``position`` of the last page's end. With ``as_shown_at`` the status is the one
+    that product scopes see at that time. Each status that shows as the wanted one is looked for by itself,
+    so that an index in the order of the page answers it however few there are.
     """
-    query = select(Request).where(Request.tenant == tenant, *_narrowing(filters, as_shown_at=as_shown_at))
+    by = (_sort_column(filters), Request.id)
+    common = [Request.tenant == tenant, *_narrowing(session, filters, tenant=tenant, as_shown_at=as_shown_at)]
     if after is not None:
-        query = query.where(tuple_(Request.posted_at, Request.id) < tuple_(*after))
-    return session.scalars(query.order_by(Request.posted_at.desc(), Request.id.desc()).limit(limit)).all()
+        common.append(tuple_(*by) < tuple_(*after))
+    order = [column.desc() for column in by]
+    parts = [
+        select(Request.id).where(*common, part).order_by(*order).limit(limit).subquery().select()
+        for part in _with_status(filters.status, as_shown_at=as_shown_at)
+    ]
+    query = select(Request).where(Request.id.in_(union_all(*parts)))
+    return session.scalars(query.order_by(*order).limit(limit)).all()
 
 
-def _narrowing(filters: Filters, *, as_shown_at: float | None) -> Iterator[ColumnElement[bool]]:
-    if filters.status is not None and as_shown_at is not None:
-        yield _shows(filters.status, at=as_shown_at)
-    elif filters.status is not None:
-        yield Request.status == filters.status
+def position_in(filters: Filters, request: Request) -> tuple[float, str]:
+    """Return where a request stands in the order of the list."""
+    return request.posted_at if filters.due_before is None else request.due_at, request.id
+
+
+def _sort_column(filters: Filters) -> InstrumentedAttribute[float]:
+    return Request.posted_at if filters.due_before is None else Request.due_at
+
+
+def _narrowing(
+    session: Session, filters: Filters, *, tenant: str, as_shown_at: float | None
+) -> Iterator[ColumnElement[bool]]:
     if filters.model is not None:
-        named = select(Target.id).join(Model, Model.id == Target.model_id)
+        # Looked up beforehand: the database plans a few requests of one model otherwise than very many.
+        model_id = session.scalar(select(Model.id).where(Model.tenant == tenant, Model.name == filters.model))
+        named = select(Target.request_id).where(Target.model_id == (model_id or ""))
         if as_shown_at is not None:
             named = named.where(Target.is_late.is_(False))
-        yield named.where(Target.request_id == Request.id, Model.name == filters.model).exists()
+        yield Request.id.in_(named)
     if filters.due_before is not None:
         yield Request.due_at < filters.due_before
 
 
-def _shows(status: RequestStatus, *, at: float) -> ColumnElement[bool]:
-    """Say in SQL what ``app.domain.visibility.public_status`` says of one request."""
-    is_seen = and_(Request.completed_at <= at, Request.reveal_at <= at)
+def _with_status(status: RequestStatus | None, *, as_shown_at: float | None) -> list[ColumnElement[bool]]:
+    """Say in SQL, one part for each stored status, which requests have or show a status.
+
+    As shown it is what ``app.domain.visibility.public_status`` says of one request.
+    """
+    if status is None:
+        return [true()]
+    if as_shown_at is None:
+        return [Request.status == status]
+    is_seen = and_(Request.completed_at <= as_shown_at, Request.reveal_at <= as_shown_at)
     is_completed = Request.status == RequestStatus.COMPLETED
     match status:
         case RequestStatus.COMPLETED:
-            return and_(is_completed, is_seen)
+            return [and_(is_completed, is_seen)]
         case RequestStatus.SCHEDULED:
-            return or_(Request.status.in_(_SHOWN_SCHEDULED), and_(is_completed, ~is_seen))
+            # Whoever was seen completed has no nonce any more, so there is an index over the others.
+            is_hidden = and_(
+                is_completed, ~is_seen, Request.completed_at.is_not(None), Request.nonce.is_not(None)
+            )
+            return [is_hidden, *(Request.status == stored for stored in _SHOWN_SCHEDULED)]
         case RequestStatus.RUNNING | RequestStatus.FAILED:
-            return false()
+            return [false()]
         case _:
-            return Request.status == status
+            return [Request.status == status]
 
 
 def live_suppressions(session: Session, *, tenant: str, now: float) -> tuple[set[bytes], set[bytes]]:
