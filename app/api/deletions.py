@@ -20,13 +20,12 @@ from app.api.schemas import (
 )
 from app.services.show_deletions import (
     DeletionView,
-    acknowledgement,
     list_deletions,
     show_deletion,
     show_events,
     show_receipt,
 )
-from app.services.submit import submit
+from app.services.submit import acknowledge
 from app.signing import MEDIA_TYPE as RECEIPT_MEDIA_TYPE
 
 router = APIRouter(tags=["deletions"], route_class=RepeatingRoute)
@@ -45,13 +44,12 @@ def create_deletion(
     key: IdempotencyKeyDep,
 ) -> AcknowledgementOut:  # fmt: skip
     """Ask that every model in scope forgets a person; answers before anything is known of the person."""
-    request_id = submit(
+    stored = acknowledge(
         context.sessions, submission_of(body, context=context, tenant=caller.tenant), tenant=caller.tenant,
         keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
     )  # fmt: skip
-    stored = acknowledgement(context.sessions, request_id, tenant=caller.tenant)
-    response.headers["Location"] = f"/deletions/{request_id}"
+    response.headers["Location"] = f"/deletions/{stored.id}"
     response.headers["Retry-After"] = str(stored.retry_after)
     return AcknowledgementOut.model_validate(stored)
 
@@ -60,7 +58,7 @@ def create_deletion(
 def get_deletions(
     query: Annotated[DeletionsQuery, Query()], context: ContextDep, caller: ReadsDeletions
 ) -> DeletionPageOut:
-    """List requests, newest first."""
+    """List requests, newest first; narrowed by `due_before`, those with the latest due date first."""
     page = list_deletions(
         context.sessions, caller=caller, filters=query.filters, limit=query.limit, token=query.page,
         keyring=context.keyring,

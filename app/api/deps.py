@@ -1,7 +1,7 @@
 """What routes are given: the context of the process, the caller, parsed headers."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,8 +35,9 @@ class Context:
     store: BlobStore
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:
     """Return the context that ``create_app`` made."""
+    # Dependencies without I/O are coroutines: FastAPI would send a plain function to another thread.
     context: Context = request.app.state.context
     return context
 
@@ -57,10 +58,10 @@ def get_caller(
     return authenticate(context.sessions, credentials.credentials)
 
 
-def allowed(scope: Scope) -> Callable[[Caller], Caller]:
+def allowed(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
     """Return a dependency that lets pass only callers with ``scope``."""
 
-    def check(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+    async def check(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         caller.require(scope)
         return caller
 
@@ -77,14 +78,14 @@ PathName = Annotated[str, Path(pattern=r"^[^\x00]{1,255}$")]
 AliasName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Refuse bodies that do not say they are JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, detail="the body must be application/json")
 
 
-def idempotency_key(
+async def idempotency_key(
     header: Annotated[
         str | None,
         Header(

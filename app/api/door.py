@@ -15,14 +15,13 @@ NONCE_BYTES = 32
 def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> Submission:
     """Return what is asked for, with hashes instead of ids and a fresh nonce."""
     nonce, keyring = secrets.token_bytes(NONCE_BYTES), context.keyring
-    datasets = dataset_names(context.sessions, tenant=tenant)
     return Submission(
         subject_refs=keyring.subject_refs(body.subject_id, subject_type=body.subject_type),
         subject_type=body.subject_type,
         commitment=commitment(nonce, body.subject_id, subject_type=body.subject_type),
         nonce=nonce,
         models=None if body.models is None else tuple(body.models),
-        record_refs=_record_refs(body.record_ids, datasets=datasets, keyring=keyring),
+        record_refs=_record_refs(body.record_ids, context=context, tenant=tenant),
         suppression_refs=_suppression_refs(body, keyring=keyring),
         due_at=None if body.due_at is None else body.due_at.timestamp(),
         reason_code=body.reason_code,
@@ -41,16 +40,16 @@ def idempotency_of(key: str | None, body: DeletionIn, *, keyring: Keyring) -> Id
 
 
 def _record_refs(
-    record_ids: list[str] | None, *, datasets: dict[DatasetId, str], keyring: Keyring
+    record_ids: list[str] | None, *, context: Context, tenant: TenantName
 ) -> dict[DatasetId, tuple[bytes, ...]] | None:
     """Hash each record id within each dataset: the same id names another record in another dataset."""
     if record_ids is None:
         return None
     return {
         dataset: tuple(
-            ref for record_id in record_ids for ref in keyring.record_refs(record_id, dataset=name)
+            ref for record_id in record_ids for ref in context.keyring.record_refs(record_id, dataset=name)
         )
-        for dataset, name in datasets.items()
+        for dataset, name in dataset_names(context.sessions, tenant=tenant).items()
     }
 
 

@@ -139,7 +139,7 @@ class AdminDeletionOut(DeletionOut):
 
 
 class DeletionPageOut(_Out):
-    """One page, newest first."""
+    """One page of the list."""
 
     items: list[AdminDeletionOut] | list[DeletionOut]
     next: str | None = Field(description="Pass it as `page` to go on; null on the last page.")

@@ -5,17 +5,23 @@ Promises: whoever connects waits so long as he was told and no longer; no messag
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from app.domain.errors import SetupError
 
 # A client of the API waits so long for a server that restarts; a worker has nobody who waits for it.
 API_PATIENCE_SECONDS = 5.0
 WORKER_PATIENCE_SECONDS = 60.0
+# A process keeps so many connections open; the service runs so many requests at once (app.main).
+POOL_SIZE = 10
+# Whoever used a connection this recently would have noticed that it was lost.
+PROVEN_SECONDS = 1.0
 _ATTEMPT_SECONDS = 3
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -53,10 +59,12 @@ def open_postgres(url: URL, *, patience_seconds: float) -> Engine:
     options: dict[str, Any] = {"connect_timeout": _ATTEMPT_SECONDS, **_PROBES}
     own = {name: value for name, value in options.items() if name not in url.query}
     try:
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=own)
+        engine = create_engine(url, pool_size=POOL_SIZE, hide_parameters=True, connect_args=own)
     except ImportError as error:
         raise SetupError("the PostgreSQL driver is missing: pip install 'expunge[postgres]'") from error
     event.listen(engine, "do_connect", _patient(patience_seconds))
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_prove, engine.dialect))
     return engine
 
 
@@ -79,6 +87,22 @@ def reason_of(error: SQLAlchemyError) -> str:
     said = error.orig if isinstance(error, DBAPIError) else error
     lines = str(said).strip().splitlines()
     return lines[0] if lines else type(said).__name__
+
+
+def _note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
+    entry.info["used_at"] = time.monotonic()
+
+
+def _prove(
+    dialect: Dialect, connection: Any, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Ask a connection that has been idle whether it is still there: asking each time costs a round trip."""
+    if time.monotonic() - entry.info.get("used_at", time.monotonic()) < PROVEN_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError("the connection was lost") from error
 
 
 def _patient(patience_seconds: float) -> Callable[..., Any]:

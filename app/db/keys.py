@@ -5,13 +5,18 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.db.session import epoch_now
 from app.db.tables import ApiKey, SchemaNote
 from app.domain.errors import NotFound
 
 
-def key_with_prefix(session: Session, prefix: str) -> ApiKey | None:
-    """Return the key with this public part, whatever its tenant."""
-    return session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
+def key_with_prefix(session: Session, prefix: str) -> tuple[ApiKey, float] | None:
+    """Return the key with this public part, whatever its tenant, and when it was looked at.
+
+    One statement: every call of the API begins with it.
+    """
+    row = session.execute(select(ApiKey, epoch_now()).where(ApiKey.prefix == prefix)).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
 def keys_of(session: Session, *, tenant: str) -> Sequence[ApiKey]:

@@ -2,11 +2,30 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    LargeBinary,
+    ScalarSelect,
+    Select,
+    String,
+    and_,
+    bindparam,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app.db.tables import Event, Model, Receipt, Request, Suppression, Target
+from app.db.session import epoch_now
+from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target
 from app.domain.errors import NotFound
 from app.domain.status import ENDED_TARGETS, RequestStatus, TargetStatus
 from app.domain.terms import JsonObject
@@ -25,6 +44,19 @@ def request_by_id(session: Session, request_id: str, *, tenant: str) -> Request:
     if request is None or request.tenant != tenant:
         raise NotFound("no such deletion request")
     return request
+
+
+def request_and_time(session: Session, request_id: str, *, tenant: str) -> tuple[Request, float]:
+    """Return a request of a tenant and the time, in one statement.
+
+    Raises:
+        NotFound: the tenant has no such request.
+    """
+    query = select(Request, epoch_now()).where(Request.id == request_id, Request.tenant == tenant)
+    row = session.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("no such deletion request")
+    return row[0], row[1]
 
 
 def lock_request(session: Session, request_id: str) -> Request:
@@ -107,20 +139,121 @@ def events_of(session: Session, request_id: str) -> Sequence[Event]:
     return session.scalars(query).all()
 
 
+def newest_event(session: Session, request_id: str) -> tuple[int, str, float]:
+    """Return sequence number and hash of the newest event of a request, and the time now."""
+    query = select(Event.sequence, Event.hash, epoch_now()).where(Event.request_id == request_id)
+    sequence, head, at = session.execute(query.order_by(Event.sequence.desc()).limit(1)).one()
+    return sequence, head, at
+
+
 def receipt_of(session: Session, request_id: str) -> Receipt | None:
     """Return the receipts of a request, once it is completed."""
     return session.get(Receipt, request_id)
 
 
-def targets_of_requests(
-    session: Session, request_ids: Sequence[str]
-) -> dict[str, list[tuple[Target, Model]]]:
-    """Return the targets of many requests with their models."""
-    query = select(Target, Model).join(Model, Model.id == Target.model_id)
-    found: dict[str, list[tuple[Target, Model]]] = {}
-    for target, model in session.execute(query.where(Target.request_id.in_(request_ids))):
-        found.setdefault(target.request_id, []).append((target, model))
+def targets_of_requests(session: Session, request_ids: Sequence[str]) -> dict[str, list[tuple[Target, str]]]:
+    """Return the targets of many requests, each with the name of its model."""
+    query = select(Target, Model.name).join(Model, Model.id == Target.model_id)
+    found: dict[str, list[tuple[Target, str]]] = {}
+    for target, model_name in session.execute(query.where(Target.request_id.in_(request_ids))):
+        found.setdefault(target.request_id, []).append((target, model_name))
     return found
+
+
+@dataclass(frozen=True)
+class ModelInScope:
+    """What a new request needs to know of a model."""
+
+    id: str
+    name: str
+    training_seconds: float
+    policy: JsonObject
+
+    @property
+    def window_seconds(self) -> float:
+        """How long a deletion may wait for others."""
+        return float(str(self.policy.get("batch_window_seconds", 0.0)))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether every deletion waits for an admin's approval."""
+        return bool(self.policy.get("hold", False))
+
+
+@dataclass(frozen=True)
+class FirstPosting:
+    """A request that came before under the same key or id, and the keyed hash of what it asked for."""
+
+    request_id: str
+    mac: bytes | None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a new request meets: the time, its first posting if it is a repeat, and the tenant's models.
+
+    ``keyed`` came under the same Idempotency-Key, ``named`` under the same id of the client's own.
+    """
+
+    at: float
+    duplicate_of: str | None
+    keyed: FirstPosting | None
+    named: FirstPosting | None
+    models: tuple[ModelInScope, ...]
+
+
+def look_before_submitting(
+    session: Session, *, tenant: str, match_mac: bytes, key_mac: bytes | None, request_uuid: str | None
+) -> Surroundings:
+    """Look at all that a new request depends on, in one statement whoever the subject is."""
+    asked = {"tenant": tenant, "match_mac": match_mac, "key_mac": key_mac, "request_uuid": request_uuid}
+    rows = session.connection().execute(_LOOK, asked).all()
+    at, duplicate, keyed, body_mac, named, uuid_mac, *_ = rows[0]
+    return Surroundings(
+        at=at,
+        duplicate_of=duplicate,
+        keyed=None if keyed is None else FirstPosting(keyed, body_mac),
+        named=None if named is None else FirstPosting(named, uuid_mac),
+        models=tuple(ModelInScope(*row[6:]) for row in rows if row[6] is not None),
+    )
+
+
+def _look() -> Select[Any]:
+    """Return the statement, built once: it is the most frequent one, and building costs more than running.
+
+    The parameters are typed, so that an absent key is NULL, which equals nothing.
+    """
+    requests, keys, models = Request.__table__, IdempotencyKey.__table__, Model.__table__
+    tenant, named = bindparam("tenant", type_=String), requests.alias("named")
+    now = select(epoch_now().label("at"), _open_duplicate(tenant).label("duplicate")).subquery("now")
+    same_key = and_(keys.c.tenant == tenant, keys.c.key_mac == bindparam("key_mac", type_=LargeBinary))
+    same_uuid = and_(
+        named.c.tenant == tenant, named.c.request_uuid == bindparam("request_uuid", type_=String)
+    )
+    return (
+        select(now, keys.c.request_id, keys.c.body_mac, named.c.id, named.c.uuid_mac)
+        .add_columns(models.c.id, models.c.name, models.c.training_seconds, models.c.policy)
+        .select_from(now)
+        .outerjoin(keys, same_key)
+        .outerjoin(named, same_uuid)
+        .outerjoin(models, models.c.tenant == tenant)
+        .order_by(models.c.name)
+    )
+
+
+def _open_duplicate(tenant: BindParameter[str]) -> ScalarSelect[str]:
+    """Say which request asks for the same and is not seen completed by any product yet.
+
+    A completed one counts until it is revealed: otherwise a second post would tell who was not held.
+    """
+    row = Request.__table__.c
+    is_hidden = and_(row.status == RequestStatus.COMPLETED, row.reveal_at > epoch_now())
+    is_same = and_(row.tenant == tenant, row.match_mac == bindparam("match_mac", type_=LargeBinary))
+    query = select(row.id).where(is_same, or_(row.status.in_(OPEN), is_hidden))
+    return query.order_by(row.posted_at, row.id).limit(1).scalar_subquery()
+
+
+_LOOK = _look()
 
 
 @dataclass(frozen=True)
@@ -145,43 +278,72 @@ def page_of_requests(
     after: tuple[float, str] | None,
     limit: int,
 ) -> Sequence[Request]:
-    """Return requests newest first, by keyset: those after the (posted_at, id) of the last page's end.
+    """Return requests newest first, or latest due date first when they are narrowed to one.
 
-    With ``as_shown_at`` the status is the one that product scopes see at that time.
+    By keyset: those after the ``position`` of the last page's end. With ``as_shown_at`` the status is the one
+    that product scopes see at that time. Each status that shows as the wanted one is looked for by itself,
+    so that an index in the order of the page answers it however few there are.
     """
-    query = select(Request).where(Request.tenant == tenant, *_narrowing(filters, as_shown_at=as_shown_at))
+    by = (_sort_column(filters), Request.id)
+    common = [Request.tenant == tenant, *_narrowing(session, filters, tenant=tenant, as_shown_at=as_shown_at)]
     if after is not None:
-        query = query.where(tuple_(Request.posted_at, Request.id) < tuple_(*after))
-    return session.scalars(query.order_by(Request.posted_at.desc(), Request.id.desc()).limit(limit)).all()
+        common.append(tuple_(*by) < tuple_(*after))
+    order = [column.desc() for column in by]
+    parts = [
+        select(Request.id).where(*common, part).order_by(*order).limit(limit).subquery().select()
+        for part in _with_status(filters.status, as_shown_at=as_shown_at)
+    ]
+    query = select(Request).where(Request.id.in_(union_all(*parts)))
+    return session.scalars(query.order_by(*order).limit(limit)).all()
 
 
-def _narrowing(filters: Filters, *, as_shown_at: float | None) -> Iterator[ColumnElement[bool]]:
-    if filters.status is not None and as_shown_at is not None:
-        yield _shows(filters.status, at=as_shown_at)
-    elif filters.status is not None:
-        yield Request.status == filters.status
+def position_in(filters: Filters, request: Request) -> tuple[float, str]:
+    """Return where a request stands in the order of the list."""
+    return request.posted_at if filters.due_before is None else request.due_at, request.id
+
+
+def _sort_column(filters: Filters) -> InstrumentedAttribute[float]:
+    return Request.posted_at if filters.due_before is None else Request.due_at
+
+
+def _narrowing(
+    session: Session, filters: Filters, *, tenant: str, as_shown_at: float | None
+) -> Iterator[ColumnElement[bool]]:
     if filters.model is not None:
-        named = select(Target.id).join(Model, Model.id == Target.model_id)
+        # Looked up beforehand: the database plans a few requests of one model otherwise than very many.
+        model_id = session.scalar(select(Model.id).where(Model.tenant == tenant, Model.name == filters.model))
+        named = select(Target.request_id).where(Target.model_id == (model_id or ""))
         if as_shown_at is not None:
             named = named.where(Target.is_late.is_(False))
-        yield named.where(Target.request_id == Request.id, Model.name == filters.model).exists()
+        yield Request.id.in_(named)
     if filters.due_before is not None:
         yield Request.due_at < filters.due_before
 
 
-def _shows(status: RequestStatus, *, at: float) -> ColumnElement[bool]:
-    """Say in SQL what ``app.domain.visibility.public_status`` says of one request."""
-    is_seen = and_(Request.completed_at <= at, Request.reveal_at <= at)
+def _with_status(status: RequestStatus | None, *, as_shown_at: float | None) -> list[ColumnElement[bool]]:
+    """Say in SQL, one part for each stored status, which requests have or show a status.
+
+    As shown it is what ``app.domain.visibility.public_status`` says of one request.
+    """
+    if status is None:
+        return [true()]
+    if as_shown_at is None:
+        return [Request.status == status]
+    is_seen = and_(Request.completed_at <= as_shown_at, Request.reveal_at <= as_shown_at)
     is_completed = Request.status == RequestStatus.COMPLETED
     match status:
         case RequestStatus.COMPLETED:
-            return and_(is_completed, is_seen)
+            return [and_(is_completed, is_seen)]
         case RequestStatus.SCHEDULED:
-            return or_(Request.status.in_(SEALED), and_(is_completed, ~is_seen))
+            # Whoever was seen completed has no nonce any more, so there is an index over the others.
+            is_hidden = and_(
+                is_completed, ~is_seen, Request.completed_at.is_not(None), Request.nonce.is_not(None)
+            )
+            return [is_hidden, *(Request.status == stored for stored in SEALED)]
         case RequestStatus.RUNNING | RequestStatus.FAILED:
-            return false()
+            return [false()]
         case _:
-            return Request.status == status
+            return [Request.status == status]
 
 
 def live_suppressions(session: Session, *, tenant: str, now: float) -> tuple[set[bytes], set[bytes]]:

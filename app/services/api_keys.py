@@ -76,13 +76,14 @@ def authenticate(sessions: Sessions, token: str) -> Caller:
     if parts is None:
         raise KeyRefused("the API key is not valid")
     with reading(sessions) as session:
-        key = key_with_prefix(session, parts[1])
-        known = _NO_HASH if key is None else key.secret_hash
-        is_right = secrets.compare_digest(_hash(parts[2]), known)
-        if key is None or not is_right or not _is_live(key, at=now(session)):
-            raise KeyRefused("the API key is not valid")
-        scopes = frozenset(Scope(scope) for scope in key.scopes)
-        return Caller(key_id=KeyId(key.id), tenant=TenantName(key.tenant), scopes=scopes)
+        found = key_with_prefix(session, parts[1])
+    known = _NO_HASH if found is None else found[0].secret_hash
+    is_right = secrets.compare_digest(_hash(parts[2]), known)
+    if found is None or not is_right or not _is_live(found[0], at=found[1]):
+        raise KeyRefused("the API key is not valid")
+    key, _ = found
+    scopes = frozenset(Scope(scope) for scope in key.scopes)
+    return Caller(key_id=KeyId(key.id), tenant=TenantName(key.tenant), scopes=scopes)
 
 
 def list_keys(sessions: Sessions, *, tenant: TenantName) -> list[KeyView]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from app.db.jobs import now
-from app.db.requests import events_of
+from app.db.requests import newest_event
 from app.db.tables import Event
 from app.domain.terms import JsonObject
 from models_store.manifest import digest_json
@@ -13,22 +12,25 @@ from models_store.manifest import digest_json
 CHAIN_START = "0" * 64
 
 
+def first_event(request_id: str, name: str, *, at: float) -> Event:
+    """Return the event that a new request's trail begins with; nothing was written before it."""
+    return _event(request_id, name, at=at, sequence=1, previous=CHAIN_START, body={})
+
+
 def append_event(session: Session, request_id: str, name: str, body: JsonObject | None = None) -> Event:
     """Add one event; its hash covers the previous one. The caller holds the request's row."""
-    chain = events_of(session, request_id)
-    previous = chain[-1].hash if chain else CHAIN_START
-    event = Event(
-        request_id=request_id,
-        sequence=len(chain) + 1,
-        at=now(session),
-        name=name,
-        body=body or {},
-        previous_hash=previous,
-        hash="",
-    )
-    event.hash = event_hash(event)
+    sequence, previous, at = newest_event(session, request_id)
+    event = _event(request_id, name, at=at, sequence=sequence + 1, previous=previous, body=body or {})
     session.add(event)
     session.flush()
+    return event
+
+
+def _event(request_id: str, name: str, *, at: float, sequence: int, previous: str, body: JsonObject) -> Event:
+    event = Event(
+        request_id=request_id, sequence=sequence, at=at, name=name, body=body, previous_hash=previous, hash=""
+    )
+    event.hash = event_hash(event)
     return event
 
 
@@ -48,8 +50,7 @@ def event_hash(event: Event) -> str:
 
 def chain_head(session: Session, request_id: str) -> str:
     """Return the hash of the newest event."""
-    chain = events_of(session, request_id)
-    return chain[-1].hash if chain else CHAIN_START
+    return newest_event(session, request_id)[1]
 
 
 def broken_at(events: Sequence[Event]) -> int | None:

@@ -1,4 +1,4 @@
-"""Read deletion requests: the acknowledgement, the status, the list, the trail, the receipt.
+"""Read deletion requests: the status, the list, the trail, the receipt.
 
 Promises: for product scopes nothing that is returned, and no number of statements, depends on whether a
 model held the subject (see ``app.domain.visibility``); admins get the truth besides.
@@ -14,17 +14,18 @@ from app.db.requests import (
     Filters,
     events_of,
     page_of_requests,
+    position_in,
     receipt_of,
-    request_by_id,
+    request_and_time,
     targets_of_requests,
 )
 from app.db.session import Sessions, reading
-from app.db.tables import Event, Job, Model, Request, Target
+from app.db.tables import Event, Job, Request, Target
 from app.domain.access import Caller
 from app.domain.errors import ReceiptNotReady
 from app.domain.scheduling import days_left
 from app.domain.status import ENDED_REQUESTS, RequestStatus, TargetStatus
-from app.domain.terms import JsonObject, TenantName
+from app.domain.terms import JsonObject
 from app.domain.visibility import (
     PRODUCT_EVENTS,
     Clocked,
@@ -35,25 +36,6 @@ from app.domain.visibility import (
 from app.keyring import Keyring
 from app.services.events import broken_at
 from app.services.pages import position_of, token_of
-
-
-@dataclass(frozen=True)
-class Acknowledgement:
-    """The answer to a POST, from columns that never change: a repeat gets the same.
-
-    ``nonce`` opens the commitment in the receipt; it is None once it was destroyed.
-    """
-
-    id: str
-    posted_at: float
-    due_at: float
-    subject_type: str
-    reason_code: str | None
-    request_id: str | None
-    duplicate_of: str | None
-    commitment: bytes
-    nonce: bytes | None
-    retry_after: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +93,7 @@ class DeletionView:
 
 @dataclass(frozen=True)
 class DeletionPage:
-    """One page of requests, newest first; ``next`` is None on the last one."""
+    """One page of requests; ``next`` is None on the last one."""
 
     items: list[DeletionView]
     next: str | None
@@ -137,52 +119,37 @@ class TrailView:
     broken_at: int | None = None
 
 
-def acknowledgement(sessions: Sessions, request_id: str, *, tenant: TenantName) -> Acknowledgement:
-    """Return the first answer again."""
-    with reading(sessions) as session:
-        row = request_by_id(session, request_id, tenant=tenant)
-        posted = Clocked(completed_at=None, reveal_at=row.reveal_at, now=row.posted_at)
-        return Acknowledgement(
-            id=row.id, posted_at=row.posted_at, due_at=row.due_at, subject_type=row.subject_type,
-            reason_code=row.reason_code, request_id=row.request_uuid,
-            duplicate_of=row.duplicate_of, commitment=row.commitment, nonce=row.nonce,
-            retry_after=seconds_to_wait(posted),
-        )  # fmt: skip
-
-
 def show_deletion(sessions: Sessions, request_id: str, *, caller: Caller) -> DeletionView:
     """Return where a request stands, as far as the caller may know."""
     with reading(sessions) as session:
-        request = request_by_id(session, request_id, tenant=caller.tenant)
-        return _views(session, [request], is_admin=caller.is_admin)[0]
+        request, at = request_and_time(session, request_id, tenant=caller.tenant)
+        return _views(session, [request], is_admin=caller.is_admin, at=at)[0]
 
 
 def list_deletions(
     sessions: Sessions, *, caller: Caller, filters: Filters, limit: int, token: str | None, keyring: Keyring
 ) -> DeletionPage:
-    """Return one page of requests, newest first; a page token goes on where the last page ended."""
+    """Return one page of requests in their order; a page token goes on where the last page ended."""
     selection = filters.to_json() | {"tenant": caller.tenant, "admin": caller.is_admin}
     after = None if token is None else position_of(token, selection=selection, keyring=keyring)
     with reading(sessions) as session:
-        as_shown_at = None if caller.is_admin else now(session)
+        at = now(session)
         rows = page_of_requests(
-            session, tenant=caller.tenant, filters=filters, as_shown_at=as_shown_at, after=after,
-            limit=limit + 1,
+            session, tenant=caller.tenant, filters=filters, as_shown_at=None if caller.is_admin else at,
+            after=after, limit=limit + 1,
         )  # fmt: skip
-        items = _views(session, rows[:limit], is_admin=caller.is_admin)
+        items = _views(session, rows[:limit], is_admin=caller.is_admin, at=at)
     if len(rows) <= limit:
         return DeletionPage(items=items, next=None)
-    last = rows[limit - 1]
-    position = (last.posted_at, last.id)
+    position = position_in(filters, rows[limit - 1])
     return DeletionPage(items=items, next=token_of(position, selection=selection, keyring=keyring))
 
 
 def show_events(sessions: Sessions, request_id: str, *, caller: Caller) -> TrailView:
     """Return the audit trail: all of it for admins, three names and their times for others."""
     with reading(sessions) as session:
-        request = request_by_id(session, request_id, tenant=caller.tenant)
-        events = events_of(session, request_id)
-        times = _times(request, at=now(session))
+        request, at = request_and_time(session, request_id, tenant=caller.tenant)
+        events, times = events_of(session, request_id), _times(request, at=at)
     if caller.is_admin:
         return TrailView(items=[_event_view(event) for event in events], broken_at=broken_at(events))
     shown = [EventView(name=e.name, at=e.at) for e in events if e.name in PRODUCT_EVENTS]
@@ -198,45 +165,45 @@ def show_receipt(sessions: Sessions, request_id: str, *, caller: Caller) -> str:
         ReceiptNotReady: the caller cannot see the request completed yet.
     """
     with reading(sessions) as session:
-        request = request_by_id(session, request_id, tenant=caller.tenant)
-        receipt = receipt_of(session, request_id)
-        times = _times(request, at=now(session))
+        request, at = request_and_time(session, request_id, tenant=caller.tenant)
+        receipt, times = receipt_of(session, request_id), _times(request, at=at)
     if receipt is None or not (caller.is_admin or times.shown_completed_at is not None):
         raise ReceiptNotReady("the deletion is not completed, so there is no receipt yet")
     return receipt.full_jws if caller.is_admin else receipt.product_jws
 
 
-def _views(session: Session, requests: Sequence[Request], *, is_admin: bool) -> list[DeletionView]:
+def _views(session: Session, requests: Sequence[Request], *, is_admin: bool, at: float) -> list[DeletionView]:
     by_request = targets_of_requests(session, [request.id for request in requests])
-    at = now(session)
     pairs = [(request, by_request.get(request.id, [])) for request in requests]
     if not is_admin:
         return [_shown_view(request, targets, at=at) for request, targets in pairs]
-    jobs = jobs_at_work(session, {model.id for targets in by_request.values() for _, model in targets})
+    jobs = jobs_at_work(
+        session, {target.model_id for targets in by_request.values() for target, _ in targets}
+    )
     return [_true_view(request, targets, jobs=jobs, at=at) for request, targets in pairs]
 
 
-def _shown_view(request: Request, targets: Sequence[tuple[Target, Model]], *, at: float) -> DeletionView:
+def _shown_view(request: Request, targets: Sequence[tuple[Target, str]], *, at: float) -> DeletionView:
     times, status = _times(request, at=at), RequestStatus(request.status)
     done_at = times.shown_completed_at
     shown = public_target_status(status, times)
     parts = [
-        TargetView(model=model.name, status=shown, completed_at=done_at, truth=None)
-        for target, model in targets
+        TargetView(model=model_name, status=shown, completed_at=done_at, truth=None)
+        for target, model_name in targets
         if not target.is_late
     ]
     return _view(request, status=public_status(status, times), completed_at=done_at, targets=parts, at=at)
 
 
 def _true_view(
-    request: Request, targets: Sequence[tuple[Target, Model]], *, jobs: dict[str, Job], at: float
+    request: Request, targets: Sequence[tuple[Target, str]], *, jobs: dict[str, Job], at: float
 ) -> DeletionView:
     parts = [
         TargetView(
-            model=model.name, status=TargetStatus(target.status), completed_at=target.done_at,
-            truth=_truth(target, jobs.get(model.id)),
+            model=model_name, status=TargetStatus(target.status), completed_at=target.done_at,
+            truth=_truth(target, jobs.get(target.model_id)),
         )
-        for target, model in targets
+        for target, model_name in targets
     ]  # fmt: skip
     status = RequestStatus(request.status)
     return _view(request, status=status, completed_at=request.completed_at, targets=parts, at=at)

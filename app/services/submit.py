@@ -1,26 +1,36 @@
 """Submit a deletion: one transaction, and the same statements whoever the subject is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import now
-from app.db.models import all_models, names_of_datasets
-from app.db.requests import OPEN
+from app.db.models import names_of_datasets
+from app.db.requests import ModelInScope, Surroundings, look_before_submitting, request_by_id
 from app.db.session import Sessions, reading, writing
-from app.db.tables import IdempotencyKey, Model, Request, Suppression, Target
+from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Target
 from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
 from app.domain.status import RequestStatus, TargetStatus
 from app.domain.terms import DatasetId, JsonObject, Submission, TenantName
+from app.domain.visibility import Clocked, seconds_to_wait
 from app.keyring import Keyring
-from app.services.events import append_event
+from app.services.events import first_event
 from models_store.manifest import canonical_json
 
 SUPPRESSION_SECONDS = SUPPRESSION_YEARS * 365 * DAY_SECONDS
+
+Values = dict[str, Any]
+"""One row: column name -> value."""
+
+
+_TABLES: tuple[type[Table], ...] = (Request, Target, Suppression, IdempotencyKey, Event)
+# Built once: building a statement costs more than the database needs to run it.
+_INSERT = {table: insert(table) for table in _TABLES}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,25 @@ class Try:
     is_repeat: bool = False
 
 
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The answer to a POST, from columns that never change: a repeat gets the same.
+
+    ``nonce`` opens the commitment in the receipt; it is None once it was destroyed.
+    """
+
+    id: str
+    posted_at: float
+    due_at: float
+    subject_type: str
+    reason_code: str | None
+    request_id: str | None
+    duplicate_of: str | None
+    commitment: bytes
+    nonce: bytes | None
+    retry_after: int
+
+
 def submit(
     sessions: Sessions,
     submission: Submission,
@@ -49,7 +78,26 @@ def submit(
     idempotency: Idempotency | None = None,
     own: Try | None = None,
 ) -> str:
-    """Store a deletion request and return its id; a repeat returns the first one's.
+    """Store a deletion request and return its id, as ``acknowledge`` does."""
+    return acknowledge(
+        sessions, submission, tenant=tenant, keyring=keyring, grace_seconds=grace_seconds,
+        idempotency=idempotency, own=own,
+    ).id  # fmt: skip
+
+
+def acknowledge(
+    sessions: Sessions,
+    submission: Submission,
+    *,
+    tenant: TenantName,
+    keyring: Keyring,
+    grace_seconds: float = 0.0,
+    idempotency: Idempotency | None = None,
+    own: Try | None = None,
+) -> Acknowledgement:
+    """Store a deletion request and return what its POST is answered; a repeat gets the first answer.
+
+    In scope of a model whose policy holds deletions it waits for an admin, whoever the subject is.
 
     The connection may be lost while the commit is on its way: whoever tries again passes the same ``own``
     id, under which the second try finds what the first one stored.
@@ -60,20 +108,21 @@ def submit(
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
     """
     own = own or Try(new_id("del"))
+    order = _Order(
+        own_id=own.request_id,
+        submission=submission,
+        tenant=tenant,
+        grace_seconds=grace_seconds,
+        idempotency=idempotency,
+        match_mac=keyring.mac("duplicates", canonical_json(_identity(submission))),
+        uuid_mac=_uuid_mac(submission, keyring=keyring),
+    )
     for is_last in (False, True):
         try:
             with writing(sessions) as session:
-                if (own.is_repeat or is_last) and session.get(Request, own.request_id) is not None:
-                    return own.request_id
-                return _submit(
-                    session,
-                    submission,
-                    request_id=own.request_id,
-                    tenant=tenant,
-                    keyring=keyring,
-                    grace_seconds=grace_seconds,
-                    idempotency=idempotency,
-                )
+                stored = session.get(Request, own.request_id) if own.is_repeat or is_last else None
+                request = stored or _stored(session, order)
+            return _acknowledgement(request)
         except IntegrityError:
             # A repeat was in flight and has committed its row meanwhile: the second look finds it.
             if is_last:
@@ -81,86 +130,98 @@ def submit(
     raise AssertionError("the last try returns or raises")
 
 
-def _submit(
-    session: Session,
-    submission: Submission,
-    *,
-    request_id: str,
-    tenant: TenantName,
-    keyring: Keyring,
-    grace_seconds: float,
-    idempotency: Idempotency | None,
-) -> str:
-    first = _first_with_key(session, tenant=tenant, idempotency=idempotency)
+@dataclass(frozen=True)
+class _Order:
+    """What one POST asks for, with all that is derived from it before the database is met."""
+
+    own_id: str
+    submission: Submission
+    tenant: TenantName
+    grace_seconds: float
+    idempotency: Idempotency | None
+    match_mac: bytes
+    uuid_mac: bytes | None
+
+
+def _stored(session: Session, order: _Order) -> Request:
+    """Return the request of an order: that of its first posting, else a new one."""
+    found = look_before_submitting(
+        session,
+        tenant=order.tenant,
+        match_mac=order.match_mac,
+        key_mac=None if order.idempotency is None else order.idempotency.key_mac,
+        request_uuid=order.submission.request_uuid,
+    )
+    first = _first_posting(found, order)
     if first is not None:
-        return first
-    match_mac = keyring.mac("duplicates", canonical_json(_identity(submission)))
-    uuid_mac = _uuid_mac(submission, keyring=keyring)
-    posted_at = now(session)
-    same = _first_with_uuid(session, submission, tenant=tenant, uuid_mac=uuid_mac)
-    if same is not None:
-        session.add_all(_first_answer(same, idempotency, tenant=tenant, at=posted_at))
-        return same
+        if found.keyed is None:
+            _insert(session, IdempotencyKey, _first_answer(first, order, at=found.at))
+        return request_by_id(session, first, tenant=order.tenant)
+    return _new_request(session, order, found=found)
+
+
+def _first_posting(found: Surroundings, order: _Order) -> str | None:
+    """Return the id of the request that this order is a repeat of.
+
+    A client that uses one id for two people must hear of it: the second would never be forgotten.
+    """
+    if found.keyed is not None and order.idempotency is not None:
+        if found.keyed.mac != order.idempotency.body_mac:
+            raise IdempotencyKeyReused("this Idempotency-Key came with another body before")
+        return found.keyed.request_id
+    if found.named is not None:
+        if found.named.mac != order.uuid_mac:
+            raise IdempotencyKeyReused("this request_id came with another body before")
+        return found.named.request_id
+    return None
+
+
+def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Request:
+    """Store the request with all that belongs to it: as few statements as there are tables."""
+    submission, posted_at = order.submission, found.at
     if submission.due_at is not None and submission.due_at <= posted_at:
         raise DueDatePassed("due_at lies in the past")
-    models = _models_in_scope(session, submission, tenant=tenant)
+    models = _models_in_scope(found.models, submission)
+    seal_at = posted_at + order.grace_seconds
     request = Request(
-        id=request_id,
-        tenant=tenant,
-        status=RequestStatus.RECEIVED,
+        id=order.own_id,
+        tenant=order.tenant,
+        status=RequestStatus.HELD if any(model.is_held for model in models) else RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
-        uuid_mac=uuid_mac,
-        duplicate_of=_open_duplicate(session, match_mac, tenant=tenant, at=posted_at),
+        uuid_mac=order.uuid_mac,
+        duplicate_of=found.duplicate_of,
         subject_type=submission.subject_type,
         subject_refs=[ref.hex() for ref in submission.subject_refs],
         record_refs=_record_refs(submission),
         is_narrowed_by_models=submission.models is not None,
-        match_mac=match_mac,
+        match_mac=order.match_mac,
         reason_code=submission.reason_code,
         commitment=submission.commitment,
         nonce=submission.nonce,
         posted_at=posted_at,
         due_at=due_at(posted_at, submission.due_at),
-        seal_at=posted_at + grace_seconds,
-        reveal_at=posted_at + grace_seconds + _predicted_seconds(models),
+        seal_at=seal_at,
+        reveal_at=seal_at + _predicted_seconds(models),
     )
-    session.add(request)
-    session.flush()
-    session.add_all(_targets(request, models))
-    session.add_all(_suppressions(request, submission))
-    session.add_all(_first_answer(request.id, idempotency, tenant=tenant, at=posted_at))
-    append_event(session, request.id, "received")
-    return request.id
+    _insert(session, Request, [_values(request)])
+    _insert(session, Target, _targets(request.id, models))
+    _insert(session, Suppression, _suppressions(request, submission))
+    _insert(session, IdempotencyKey, _first_answer(request.id, order, at=posted_at))
+    _insert(session, Event, [_values(first_event(request.id, "received", at=posted_at))])
+    return request
 
 
-def _first_with_key(session: Session, *, tenant: str, idempotency: Idempotency | None) -> str | None:
-    if idempotency is None:
-        return None
-    first = session.get(IdempotencyKey, (tenant, idempotency.key_mac))
-    if first is None:
-        return None
-    if first.body_mac != idempotency.body_mac:
-        raise IdempotencyKeyReused("this Idempotency-Key came with another body before")
-    return first.request_id
+def _insert(session: Session, table: type[Table], rows: list[Values]) -> None:
+    """Insert rows that nobody looks at again in this transaction, past the session's bookkeeping."""
+    if rows:
+        session.connection().execute(_INSERT[table], rows)
 
 
-def _first_with_uuid(
-    session: Session, submission: Submission, *, tenant: str, uuid_mac: bytes | None
-) -> str | None:
-    if submission.request_uuid is None:
-        return None
-    query = select(Request).where(Request.tenant == tenant, Request.request_uuid == submission.request_uuid)
-    first = session.scalar(query)
-    if first is None:
-        return None
-    # A client that uses one id for two people must hear of it: the second would never be forgotten.
-    if first.uuid_mac != uuid_mac:
-        raise IdempotencyKeyReused("this request_id came with another body before")
-    return first.id
+def _values(row: Table) -> Values:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
 
 
-def _models_in_scope(session: Session, submission: Submission, *, tenant: str) -> list[Model]:
-    models = all_models(session, tenant=tenant)
+def _models_in_scope(models: Sequence[ModelInScope], submission: Submission) -> list[ModelInScope]:
     if submission.models is None:
         return list(models)
     known = {model.name for model in models}
@@ -170,9 +231,9 @@ def _models_in_scope(session: Session, submission: Submission, *, tenant: str) -
     return [model for model in models if model.name in submission.models]
 
 
-def _predicted_seconds(models: list[Model]) -> float:
+def _predicted_seconds(models: Sequence[ModelInScope]) -> float:
     return max(
-        (predicted_settle_seconds(model.training_seconds) for model in models),
+        (model.window_seconds + predicted_settle_seconds(model.training_seconds) for model in models),
         default=predicted_settle_seconds(0.0),
     )
 
@@ -203,48 +264,45 @@ def _record_refs(submission: Submission) -> JsonObject | None:
     return {dataset: [*sorted(ref.hex() for ref in refs)] for dataset, refs in submission.record_refs.items()}
 
 
-def _open_duplicate(session: Session, match_mac: bytes, *, tenant: str, at: float) -> str | None:
-    """Return the request that asks for the same and that no product sees completed yet.
-
-    A completed one counts until it is revealed: otherwise a second post would tell who was not held.
-    """
-    is_hidden = and_(Request.status == RequestStatus.COMPLETED, Request.reveal_at > at)
-    query = select(Request.id).where(
-        Request.tenant == tenant, Request.match_mac == match_mac, or_(Request.status.in_(OPEN), is_hidden)
-    )
-    return session.scalar(query.order_by(Request.posted_at, Request.id).limit(1))
-
-
-def _targets(request: Request, models: list[Model]) -> list[Target]:
+def _targets(request_id: str, models: Sequence[ModelInScope]) -> list[Values]:
     return [
-        Target(id=new_id("tgt"), request_id=request.id, model_id=model.id, status=TargetStatus.SCHEDULED)
+        {
+            "id": new_id("tgt"),
+            "request_id": request_id,
+            "model_id": model.id,
+            "status": TargetStatus.SCHEDULED,
+        }
         for model in models
     ]
 
 
-def _suppressions(request: Request, submission: Submission) -> list[Suppression]:
+def _suppressions(request: Request, submission: Submission) -> list[Values]:
     """Suppress the subject, or only the records that the request was narrowed to."""
-    common = {
+    common: Values = {
         "tenant": request.tenant,
         "request_id": request.id,
         "expires_at": request.posted_at + SUPPRESSION_SECONDS,
     }
     if submission.record_refs is None:
-        return [Suppression(subject_ref=ref, **common) for ref in submission.subject_refs]
-    return [Suppression(record_ref=ref, **common) for ref in sorted(submission.suppression_refs)]
+        return [common | {"subject_ref": ref, "record_ref": None} for ref in submission.subject_refs]
+    return [common | {"subject_ref": None, "record_ref": ref} for ref in sorted(submission.suppression_refs)]
 
 
-def _first_answer(
-    request_id: str, idempotency: Idempotency | None, *, tenant: str, at: float
-) -> list[IdempotencyKey]:
-    if idempotency is None:
+def _first_answer(request_id: str, order: _Order, *, at: float) -> list[Values]:
+    if order.idempotency is None:
         return []
-    key_mac, body_mac = idempotency.key_mac, idempotency.body_mac
-    return [
-        IdempotencyKey(
-            tenant=tenant, key_mac=key_mac, body_mac=body_mac, request_id=request_id, created_at=at
-        )
-    ]
+    macs: Values = {"key_mac": order.idempotency.key_mac, "body_mac": order.idempotency.body_mac}
+    return [macs | {"tenant": order.tenant, "request_id": request_id, "created_at": at}]
+
+
+def _acknowledgement(request: Request) -> Acknowledgement:
+    posted = Clocked(completed_at=None, reveal_at=request.reveal_at, now=request.posted_at)
+    return Acknowledgement(
+        id=request.id, posted_at=request.posted_at, due_at=request.due_at,
+        subject_type=request.subject_type, reason_code=request.reason_code,
+        request_id=request.request_uuid, duplicate_of=request.duplicate_of,
+        commitment=request.commitment, nonce=request.nonce, retry_after=seconds_to_wait(posted),
+    )  # fmt: skip
 
 
 def dataset_names(sessions: Sessions, *, tenant: TenantName) -> dict[DatasetId, str]:

@@ -73,6 +73,15 @@ def test_filters_narrow_by_model_and_due_date(product: httpx.Client, world: Worl
     assert found(model="two", due_before="2200-01-01T00:00:00+00:00") == [late]
 
 
+def test_narrowed_by_due_date_the_latest_due_comes_first(product: httpx.Client, world: World) -> None:
+    soon, _, late = (world.post(name, due_at=at) for name, at in (("a", 4e9), ("b", 9e9), ("c", 5e9)))
+    query = {"due_before": "2200-01-01T00:00:00Z", "limit": "1"}
+    first = product.get("/deletions", params=query).json()
+    last = product.get("/deletions", params=query | {"page": first["next"]}).json()
+    assert [item["id"] for item in first["items"] + last["items"]] == [late, soon]
+    assert last["next"] is None
+
+
 @pytest.fixture
 def token(product: httpx.Client, world: World) -> str:
     for index in range(3):
