@@ -83,6 +83,22 @@ def test_init_makes_home_keys_database_and_one_admin_key_and_a_second_run_nothin
     assert len(json.loads(run(home, "keys", "list", "--json").stdout)) == 1
 
 
+def test_init_can_print_fresh_secrets_that_serve_instead_of_files_and_makes_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    env = dict(line.split("=") for line in run(home, "init", "--print-env").stdout.splitlines())
+    assert not home.exists()
+    assert all(re.fullmatch("[0-9a-f]{64}", secret) for secret in env.values())
+    assert env.items().isdisjoint(json.loads(run(home, "init", "--print-env", "--json").stdout).items())
+    made = json.loads(run(home, "init", "--json", **env).stdout)
+    assert made["new_keys"] == []
+    assert made["admin_key"]
+    assert "another HMAC key" in _refused(
+        run(home, "keys", "list", **{**env, "EXPUNGE_HMAC_KEYS": "ab" * 32})
+    )
+
+
 def test_serve_refuses_in_one_line_what_is_not_set_up(run: Run, tmp_path: Path, settings: Settings) -> None:
     assert "expunge init" in _refused(run(tmp_path / "empty", "serve"))
     assert not (tmp_path / "empty").exists()
