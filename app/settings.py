@@ -17,6 +17,8 @@ class Settings(BaseSettings):
     home: Path = Path("expunge-home")
     database_url: str = ""
     store_url: str = ""
+    # Touched at every sweep of a worker: the health check of its container looks at the file's age.
+    alive_file: Path | None = None
     # One hex key each line or comma; the first is primary. Files under home/keys when empty.
     hmac_keys: str = Field(default="", repr=False)
     plan_root: str = Field(default="", repr=False)

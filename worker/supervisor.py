@@ -139,6 +139,8 @@ class Supervisor:
 
     def _sweep(self) -> None:
         """Do what is due besides jobs; a database that is away for a moment costs a poll, not the worker."""
+        if self._own.settings.alive_file:
+            self._own.settings.alive_file.touch()
         try:
             self._sweep_once()
         except SQLAlchemyError as error:
