@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -65,6 +66,15 @@ def open_engine(database_url: str) -> Engine:
 def open_sessions(engine: Engine) -> Sessions:
     """Return the one session type that services take."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def insert_missing(session: Session, table: type[DeclarativeBase]) -> Insert:
+    """Return an INSERT that does nothing when the row is there, even if only another transaction sees it."""
+    match session.get_bind().dialect.name:
+        case "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case _:
+            return sqlite.insert(table).on_conflict_do_nothing()
 
 
 @contextmanager
