@@ -30,7 +30,7 @@ EVERY_SERVICE = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVIC
 EVERY_WORKER = pytest.mark.parametrize("worker", sorted(WORKERS))
 
 # Read where they are used and not through Settings.
-OTHER_VARIABLES = {"EXPUNGE_BROKER_URL", "EXPUNGE_DEVICE", "EXPUNGE_STOP_SECONDS"}
+OTHER_VARIABLES = {"EXPUNGE_DEVICE"}
 # What an operator may choose and need not.
 CHOICES = {"API_PORT", "FILES_DIR", "GPU_ID", "TORCH_INDEX"}
 # A child that does not stop by itself gets SIGTERM, and SIGKILL after so many seconds.
