@@ -4,6 +4,7 @@ Mistakes end as one line on stderr and exit code 2, never as a trace.
 """
 
 import json
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from urllib.request import urlopen
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,7 +29,7 @@ from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
 from app.domain.scheduling import DAY_SECONDS
 from app.domain.terms import DEFAULT_TENANT, JsonObject, KeyId
-from app.keyring import create_keys
+from app.keyring import KEY_BYTES, create_keys, fresh_keys
 from app.logs import configure_logging
 from app.main import create_app, open_context, openapi_document
 from app.services.api_keys import create_key, has_admin_key, list_keys, revoke_key
@@ -45,6 +45,8 @@ from models_store.errors import StoreError
 EXIT_NOT_VALID = 1
 EXIT_REFUSED = 2
 _FETCH_SECONDS = 10.0
+# What docker-compose.yml asks for besides the keys; hexadecimal, so that they can stand in a URL.
+_SERVER_PASSWORDS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD")
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -69,11 +71,6 @@ def main() -> None:
         app()
     except ReceiptInvalid as error:
         _stop(str(error), code=EXIT_NOT_VALID)
-    except ValidationError as error:
-        names = ", ".join(
-            f"EXPUNGE_{str(item['loc'][0]).upper()}" for item in error.errors(include_input=False)
-        )
-        _stop(f"wrong settings: {names}", code=EXIT_REFUSED)
     except SQLAlchemyError as error:
         _stop(f"the database cannot be used: {reason_of(error)}", code=EXIT_REFUSED)
     except (ExpungeError, StoreError, OSError) as error:
@@ -81,8 +78,16 @@ def main() -> None:
 
 
 @app.command()
-def init(as_json: AsJson = False) -> None:
+def init(
+    as_json: AsJson = False,
+    print_env: Annotated[
+        bool, typer.Option("--print-env", help="Only print fresh secrets, as lines of an .env file.")
+    ] = False,
+) -> None:
     """Make the home folder, the keys, the database and the first admin key; again, it changes nothing."""
+    if print_env:
+        _print_env(as_json=as_json)
+        return
     settings = get_settings()
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = [str(path) for path in create_keys(settings)]
@@ -296,6 +301,11 @@ def _print_facts(made: list[str], *, home: Path, token: str | None) -> None:
         print(f"admin key (shown once): {token}")
     if not made and not token:
         print("everything is there already; nothing was made")
+
+
+def _print_env(*, as_json: bool) -> None:
+    env = fresh_keys() | {name: secrets.token_hex(KEY_BYTES) for name in _SERVER_PASSWORDS}
+    _print_json(env) if as_json else print("\n".join(f"{name}={secret}" for name, secret in env.items()))
 
 
 def _print_json(value: object) -> None:

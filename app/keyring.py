@@ -120,6 +120,11 @@ def load_keyring(settings: Settings) -> Keyring:
     )
 
 
+def fresh_keys() -> dict[str, str]:
+    """Return a new set of keys by the variable that each is read from; nothing is written."""
+    return {_variable(name): secrets.token_hex(KEY_BYTES) for name in _FILES}
+
+
 def create_keys(settings: Settings) -> list[Path]:
     """Make the keys that do not exist yet as 0600 files and return their paths."""
     settings.keys_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,7 +148,11 @@ def _secret(settings: Settings, name: str) -> str:
     try:
         return path.read_text().strip()
     except OSError as error:
-        raise SetupError(f"no key at {path}: run `expunge init` or set EXPUNGE_{name.upper()}") from error
+        raise SetupError(f"no key at {path}: run `expunge init` or set {_variable(name)}") from error
+
+
+def _variable(name: str) -> str:
+    return f"EXPUNGE_{name.upper()}"
 
 
 def _key_bytes(text: str, *, name: str) -> bytes:

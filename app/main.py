@@ -12,6 +12,7 @@ from app.api.errors import add_error_handlers, problem_schemas
 from app.api.middleware import BodyLimit, RequestContext
 from app.db.connecting import API_PATIENCE_SECONDS
 from app.db.session import open_engine, open_sessions
+from app.dispatch import configure_dispatch
 from app.keyring import load_keyring
 from app.logs import configure_logging
 from app.settings import Settings, get_settings
@@ -49,6 +50,7 @@ def create_app(
 
 def open_context(settings: Settings, *, patience_seconds: float = 0.0) -> Context:
     """Return what the service holds while it runs; nothing is written yet."""
+    configure_dispatch(settings)
     keyring = load_keyring(settings)
     engine = open_engine(settings.resolved_database_url, patience_seconds=patience_seconds)
     return Context(

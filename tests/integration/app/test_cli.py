@@ -95,6 +95,21 @@ def test_init_makes_home_keys_database_and_one_admin_key_and_a_second_run_nothin
     assert len(json.loads(run(nothing, "keys", "list", "--json").stdout)) == 1
 
 
+def test_init_can_print_fresh_secrets_that_serve_instead_of_files_and_makes_nothing(
+    run: Run, nothing: Settings
+) -> None:
+    env = dict(line.split("=") for line in run(nothing, "init", "--print-env").stdout.splitlines())
+    assert not nothing.home.exists()
+    assert all(re.fullmatch("[0-9a-f]{64}", secret) for secret in env.values())
+    assert env.items().isdisjoint(json.loads(run(nothing, "init", "--print-env", "--json").stdout).items())
+    made = json.loads(run(nothing, "init", "--json", **env).stdout)
+    assert made["new_keys"] == []
+    assert made["admin_key"]
+    assert "another HMAC key" in _refused(
+        run(nothing, "keys", "list", **{**env, "EXPUNGE_HMAC_KEYS": "ab" * 32})
+    )
+
+
 def test_serve_refuses_in_one_line_what_is_not_set_up(
     run: Run, nothing: Settings, settings: Settings
 ) -> None:
