@@ -1,10 +1,8 @@
 """An installation as several hosts share it: PostgreSQL holds the jobs, Redis carries the hints."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -12,8 +10,6 @@ from sqlalchemy import make_url
 
 from app.settings import Settings
 from tests.support.service import Home
-
-SWEEP_SECONDS = 1.0
 
 
 class Row(tuple[Any, ...]):
@@ -35,17 +31,11 @@ class Fleet(Home):
 
     database_url: str = ""
     broker_url: str = ""
-    sweep_seconds: float = SWEEP_SECONDS
 
     @property
     def settings(self) -> Settings:
         """The settings that every process here has."""
         return Settings(home=self.path, database_url=self.database_url, broker_url=self.broker_url)
-
-    def copied(self, folder: Path, *, database_url: str, broker_url: str) -> "Fleet":
-        """Return an installation like this one over a copy of its database."""
-        shutil.copytree(self.path, folder / "home")
-        return replace(self, folder=folder, database_url=database_url, broker_url=broker_url, processes=[])
 
     def rows(self, query: str, *values: object) -> list[Any]:
         """Return what a query finds; it is written as for SQLite."""
@@ -66,5 +56,4 @@ class Fleet(Home):
         return super()._environment() | {
             "EXPUNGE_DATABASE_URL": self.database_url,
             "EXPUNGE_BROKER_URL": self.broker_url,
-            "EXPUNGE_SWEEP_SECONDS": str(self.sweep_seconds),
         }
