@@ -157,7 +157,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def only_job(lab: Lab, *, but: JobId | None = None) -> JobView:
+def only_job(lab: Lab, *, but: JobId | None = None, kind: str = "train") -> JobView:
     with reading(lab.own.sessions) as session:
-        (job_id,) = session.scalars(select(Job.id).where(Job.id != (but or "")))
+        (job_id,) = session.scalars(select(Job.id).where(Job.id != (but or ""), Job.kind == kind))
     return job_view(lab.own.sessions, JobId(job_id))
