@@ -87,7 +87,7 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = [
-            f"EXPUNGE_{str(item['loc'][0]).upper()}: {item['msg']}"
+            f"EXPUNGE_{str(item['loc'][0]).upper()}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_input=False)
         ]
         raise SetupError("wrong settings: " + "; ".join(problems)) from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
+from kombu.entity import Queue
 
 from app.dispatch import broker_errors, open_celery, queue_of
 from app.domain.errors import SetupError
@@ -47,8 +48,13 @@ _UNSAFE: Mapping[str, tuple[Any, str]] = {
 }
 
 
-def open_worker_app(settings: Settings, *, device_class: str) -> Celery:
-    """Return Celery set up to read the hints for this worker.
+def queues_of(device_class: str) -> list[Queue]:
+    """Return the queues that a worker reads: its own class's, and the one for any."""
+    return [Queue(queue_of(name)) for name in (device_class, None)]
+
+
+def open_worker_app(settings: Settings) -> Celery:
+    """Return Celery set up to read hints.
 
     Raises:
         SetupError: Celery is missing, the settings are not safe together, or the broker does not answer.
@@ -57,7 +63,6 @@ def open_worker_app(settings: Settings, *, device_class: str) -> Celery:
     app = open_celery(settings)
     app.conf.update(WORKER_OPTIONS)
     app.conf.broker_transport_options = _CONSUMER_TRANSPORT
-    app.conf.task_queues = {queue_of(name): {} for name in (None, device_class)}
     require_safe(app)
     _require_broker(settings)
     return app
@@ -93,6 +98,5 @@ def _require_broker(settings: Settings) -> None:
         with app.connection_for_write() as connection:
             connection.default_channel.client.ping()
     except broker_errors(app) as error:
-        raise SetupError(
-            f"the broker of EXPUNGE_BROKER_URL does not answer: {type(error).__name__}"
-        ) from error
+        problem = str(error).partition("\n")[0]
+        raise SetupError(f"the broker of EXPUNGE_BROKER_URL does not answer: {problem}") from error

@@ -56,21 +56,20 @@ def work(
     """Claim and run jobs until stopped: as a broker tells of them, or without one by polling."""
     configure_logging()
     own = open_home()
+    run = _way_to_work(own.settings)
     supervisor = Supervisor(own)
     supervisor.stop_on_signals()
     with supervisor.housekeeper.at_work(on_end=supervisor.stop):
-        if until_idle:
-            supervisor.work_until_idle()
-        elif own.settings.broker_url:
-            _work_on_messages(supervisor, own.settings)
-        else:
-            supervisor.work()
+        supervisor.work_until_idle() if until_idle else run(supervisor)
 
 
-def _work_on_messages(supervisor: Supervisor, settings: Settings) -> None:
-    from worker.consumer import work_on_messages  # a worker that polls needs no Celery
+def _way_to_work(settings: Settings) -> Callable[[Supervisor], None]:
+    """Choose between polling and listening; what is not safe is refused before anything is started."""
+    if not settings.broker_url:
+        return Supervisor.work
+    from worker.consumer import Consumer  # a worker that polls needs no Celery
 
-    work_on_messages(supervisor, settings)
+    return Consumer(settings).work
 
 
 def main() -> None:

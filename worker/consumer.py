@@ -10,32 +10,39 @@ import threading
 from celery.worker import WorkController, state
 
 from app.settings import Settings
-from worker.celery_app import open_worker_app
+from worker.celery_app import open_worker_app, queues_of
 from worker.supervisor import Supervisor
 from worker.tasks import register_tasks
 
 RESTART_SECONDS = 5.0
 
 
-def work_on_messages(supervisor: Supervisor, settings: Settings) -> None:
-    """Run jobs as messages come, and those whose messages were lost, until the supervisor is stopped.
+class Consumer:
+    """A worker's ear; making one refuses what would not be safe, before anything is started.
 
     Raises:
-        SetupError: this worker would not be safe, or has no broker to listen to.
+        SetupError: the settings do not go together, or the broker does not answer.
     """
-    app = open_worker_app(settings, device_class=supervisor.device_class)
-    register_tasks(app, supervisor)
-    looking = threading.Thread(target=_look_around, args=(supervisor,), name="look-around")
-    looking.start()
-    try:
-        while not supervisor.is_stopping:
-            # Nobody reads events, so nobody sends them: no heartbeat, no gossip, no mingle.
-            WorkController(app, without_heartbeat=True, without_gossip=True, without_mingle=True).start()
-            # It has said why. Until it is back, jobs are found by looking.
-            supervisor.wait(RESTART_SECONDS)
-    finally:
-        supervisor.stop()
-        looking.join()
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = open_worker_app(settings)
+
+    def work(self, supervisor: Supervisor) -> None:
+        """Run jobs as messages come, and those whose messages were lost, until the supervisor is stopped."""
+        self._app.conf.task_queues = queues_of(supervisor.device_class)
+        register_tasks(self._app, supervisor)
+        looking = threading.Thread(target=_look_around, args=(supervisor,), name="look-around")
+        looking.start()
+        try:
+            while not supervisor.is_stopping:
+                # Nobody reads events, so nobody sends them: no heartbeat, no gossip, no mingle.
+                flags = {"without_heartbeat": True, "without_gossip": True, "without_mingle": True}
+                WorkController(self._app, **flags).start()
+                # It has said why. Until it is back, jobs are found by looking.
+                supervisor.wait(RESTART_SECONDS)
+        finally:
+            supervisor.stop()
+            looking.join()
 
 
 def _look_around(supervisor: Supervisor) -> None:

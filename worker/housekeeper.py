@@ -30,6 +30,7 @@ class Housekeeper:
         self._one_sweep = threading.Lock()
         # Whoever closed a request may have been killed before the scrub, or a reader prevented it.
         self._needs_scrub = True
+        self._has_failed = False
 
     @contextmanager
     def at_work(self, *, on_end: Callable[[], None]) -> Iterator[None]:
@@ -54,8 +55,12 @@ class Housekeeper:
                 self._own.settings.alive_file.touch()
             try:
                 self._sweep_once()
+                self._has_failed = False
             except SQLAlchemyError as error:
-                _log.error("sweep_failed", error=type(error).__name__)
+                # Once: four lines a second would bury what else happens while the database is away.
+                if not self._has_failed:
+                    _log.error("sweep_failed", error=type(error).__name__)
+                self._has_failed = True
 
     def scrub_soon(self) -> None:
         """Let the next sweep empty the log of the database: a job has ended, however it did."""

@@ -42,6 +42,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._one_job = threading.Lock()
         self._misfits: set[JobId] = set()
+        self._is_database_away = False
         self._context = fresh_processes()
         self.housekeeper = Housekeeper(installation)
         self.environment_digest, self.device_class = self._ask_machine()
@@ -116,11 +117,14 @@ class Supervisor:
             )
             if claim is None:
                 self._warn_of_misfits()
+            self._is_database_away = False
             return claim
         except DBAPIError as error:
             if not is_connection_lost(error):
                 raise
-            _log.warning("database_away", error=type(error).__name__)
+            if not self._is_database_away:
+                _log.warning("database_away", error=type(error).__name__)
+            self._is_database_away = True
             return None
 
     def _run(self, claim: Claim) -> None:

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,15 +179,17 @@ class Home:
         assert done.code == 0, self.told()
         return done
 
-    def begin(self, *command: str, stdin: int = subprocess.DEVNULL) -> Process:
-        """Start a command; ``finish`` waits for it."""
+    def begin(
+        self, *command: str, stdin: int = subprocess.DEVNULL, environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a command, with more variables if there are any; ``finish`` waits for it."""
         self._num_logs += 1
         self.logs.mkdir(exist_ok=True)
         name = f"{self._num_logs:02d}-{'-'.join(part for part in command[:2] if part.isidentifier())}"
         with (self.logs / f"{name}.out").open("wb") as out, (self.logs / f"{name}.err").open("wb") as err:
             popen = subprocess.Popen(
                 [str(COMMANDS / command[0]), *command[1:]], stdin=stdin, stdout=out, stderr=err,
-                cwd=self.folder, env=self._environment(), start_new_session=True,
+                cwd=self.folder, env={**self._environment(), **(environment or {})}, start_new_session=True,
             )  # fmt: skip
         process = Process(name=name, popen=popen)
         self.processes.append(process)

@@ -28,7 +28,7 @@ from worker.data.importing import ImportOrder, import_source
 from worker.data.loader import Loader
 from worker.data.records import table_from_rows
 from worker.data.sources import SourceTable, read_source
-from worker.determinism import choose_device, environment
+from worker.determinism import choose_device, environment, fix_kernels
 from worker.installation import Installation, open_installation
 from worker.pipeline import STEPS, run_steps
 from worker.training.loop import run_positions
@@ -186,6 +186,7 @@ class Lab:
         """Train in this process from initialisation, on what is stored without these subjects."""
         refs = {self._ref(name) for name in without}
         recipe, device = recipe_from_json(self.model.recipe), choose_device()
+        fix_kernels(recipe.execution.threads)
         layout = Layout.from_json(self.dataset.layout)
         with reading(self.own.sessions) as session:
             rows = [r for r in retained_records(session, self.model, covers=0) if r.subject_ref not in refs]
