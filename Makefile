@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench chaos clean
+.PHONY: install demo test lint format bench chaos trials clean
 
 install: $(STAMP)
 
@@ -41,6 +41,11 @@ bench: $(STAMP)
 # Kills and pauses under load, then a checker; SETUP is sqlite, postgres or both, SEED repeats a storm.
 chaos: $(STAMP)
 	$(BIN)/python -m benchmarks.chaos --kills $(or $(KILLS),40) --setup $(or $(SETUP),both) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
+
+# The fence alone: jobs delivered many times at once, holders paused past their lease.
+trials: $(STAMP)
+	$(BIN)/python -m benchmarks.chaos.trials --trials $(or $(TRIALS),500) --setup $(or $(SETUP),both) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
 
 clean:
