@@ -16,7 +16,6 @@ from urllib.request import urlopen
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import make_url
@@ -69,11 +68,6 @@ def main() -> None:
         app()
     except ReceiptInvalid as error:
         _stop(str(error), code=EXIT_NOT_VALID)
-    except ValidationError as error:
-        names = ", ".join(
-            f"EXPUNGE_{str(item['loc'][0]).upper()}" for item in error.errors(include_input=False)
-        )
-        _stop(f"wrong settings: {names}", code=EXIT_REFUSED)
     except SQLAlchemyError as error:
         _stop(f"the database cannot be used: {_first_line(error)}", code=EXIT_REFUSED)
     except (ExpungeError, StoreError, OSError) as error:

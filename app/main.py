@@ -11,6 +11,7 @@ from app.api.deps import Context
 from app.api.errors import add_error_handlers, problem_schemas
 from app.api.middleware import BodyLimit, RequestContext
 from app.db.session import open_engine, open_sessions
+from app.dispatch import configure_dispatch
 from app.keyring import load_keyring
 from app.logs import configure_logging
 from app.settings import Settings, get_settings
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def open_context(settings: Settings) -> Context:
     """Return what the service holds while it runs; nothing is written yet."""
+    configure_dispatch(settings)
     keyring = load_keyring(settings)
     engine = open_engine(settings.resolved_database_url)
     return Context(

@@ -3,10 +3,14 @@
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.domain.errors import SetupError
 from app.domain.scheduling import LEASE_SECONDS
+
+BROKER_SCHEMES = ("redis://", "rediss://")
+_WHY_REDIS = "kombu's SQL and filesystem brokers lose messages when a worker is killed"
 
 
 class Settings(BaseSettings):
@@ -24,8 +28,25 @@ class Settings(BaseSettings):
     max_body_bytes: int = 1 << 20
     grace_seconds: float = 0.0
     resident_bytes: int = 4 << 30
-    poll_seconds: float = 0.25
-    lease_seconds: float = LEASE_SECONDS
+    # Empty: workers poll the database. It may hold a password.
+    broker_url: str = Field(default="", repr=False)
+    poll_seconds: PositiveFloat = 0.25
+    # How often an idle worker looks for jobs itself when a broker tells it of them.
+    sweep_seconds: PositiveFloat = 10.0
+    lease_seconds: PositiveFloat = LEASE_SECONDS
+    # How long a job that was asked to stop has until its next block ends.
+    stop_seconds: PositiveFloat = 30.0
+    # None: what `worker.limits` derives from the job's own prediction.
+    soft_limit_seconds: PositiveFloat | None = None
+    # None: as much as the machine gives.
+    child_memory_bytes: PositiveInt | None = None
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        if url and not url.startswith(BROKER_SCHEMES):
+            raise ValueError(f"a broker is {' or '.join(BROKER_SCHEMES)}: {_WHY_REDIS}")
+        return url
 
     @property
     def resolved_database_url(self) -> str:
@@ -55,5 +76,16 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return the settings of this process."""
-    return Settings()
+    """Return the settings of this process.
+
+    Raises:
+        SetupError: a variable does not say what it must; its value is not repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"EXPUNGE_{str(item['loc'][0]).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False)
+        ]
+        raise SetupError("wrong settings: " + "; ".join(problems)) from error

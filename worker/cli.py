@@ -103,7 +103,8 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
         out.print(f"{recipe.name}: going on with the training that was begun")
     supervisor = Supervisor(own)
     supervisor.stop_on_signals()
-    progress.follow_training(out, own, supervisor, order.job_id)
+    with supervisor.housekeeper.at_work(on_end=supervisor.stop):
+        progress.follow_training(out, own, supervisor, order.job_id)
     view = job_view(own.sessions, order.job_id)
     if view.error:
         raise RecipeRefused(f"training failed at {view.step}: {view.error}")

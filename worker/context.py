@@ -4,6 +4,7 @@ Promises: ``retained`` never returns a record that the job's version must have f
 records come only from ``forgotten``, for the steps that ask for them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from app.db.jobs import job_by_id
 from app.db.records import forgotten_records, retained_records
 from app.db.session import reading
 from app.db.tables import Dataset, Model
+from app.domain.errors import HandedOver
 from app.domain.policy import Policy
 from app.domain.terms import Claim, JsonObject
 from worker.data.data_files import DataFile, Layout, open_data_file
@@ -39,15 +41,32 @@ class ModelFacts:
     plan_key_id: str
 
 
+def never() -> bool:
+    """Nobody asks this job to stop."""
+    return False
+
+
 class JobContext:
     """One job in one process. Making it fixes kernels and threads for the whole process."""
 
-    def __init__(self, installation: Installation, claim: Claim) -> None:
+    def __init__(
+        self, installation: Installation, claim: Claim, *, should_stop: Callable[[], bool] = never
+    ) -> None:
         self.installation = installation
         self.claim = claim
+        self.should_stop = should_stop
         self.model = _read_model(installation, claim)
         self.device = choose_device()
         fix_kernels(self.model.recipe.execution.threads)
+
+    def hand_over_if_asked(self) -> None:
+        """Stop here if somebody asked for it; to be called where another worker can go on.
+
+        Raises:
+            HandedOver: the job should stop.
+        """
+        if self.should_stop():
+            raise HandedOver("the job was asked to stop")
 
     @property
     def recipe(self) -> Recipe:

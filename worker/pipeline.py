@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from app.domain.status import JobKind
 from app.domain.terms import Claim, JsonObject
 from app.services.claim import finish, finish_step
-from worker.context import JobContext
+from worker.context import JobContext, never
 from worker.installation import Installation
 from worker.steps.attest import attest
 from worker.steps.prepare import prepare
@@ -46,14 +46,17 @@ STEPS: dict[JobKind, tuple[Step, ...]] = {
 }
 
 
-def run_steps(installation: Installation, claim: Claim) -> Claim | None:
+def run_steps(
+    installation: Installation, claim: Claim, *, should_stop: Callable[[], bool] = never
+) -> Claim | None:
     """Run the job from its step on; return the claim if it goes on in a fresh process, None at its end.
 
     Raises:
         LeaseLost: another worker has taken the job over.
+        HandedOver: it should stop, and stands at the end of a block or a step.
         GateFailed: a check forbids the publication.
     """
-    context = JobContext(installation, claim)
+    context = JobContext(installation, claim, should_stop=should_stop)
     steps = {step.name: step for step in STEPS[claim.kind]}
     is_first = True
     while True:
@@ -67,6 +70,7 @@ def run_steps(installation: Installation, claim: Claim) -> Claim | None:
             return None
         context.claim = finish_step(installation.sessions, context.claim, next_step=following, output=output)
         is_first = False
+        context.hand_over_if_asked()
 
 
 def _timed(step: Step, context: JobContext) -> JsonObject:

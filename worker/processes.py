@@ -10,12 +10,15 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+from contextlib import suppress
 from enum import IntEnum
 from multiprocessing.context import ForkServerContext
 
-# Every optimizer imports torch._dynamo when it is made: more than a second in each child.
 _PR_SET_PDEATHSIG = 1
+# Every optimizer imports torch._dynamo when it is made: more than a second in each child.
 _PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.proof"]
+# What a supervisor says to its child; silence without end is its death.
+STOP = "stop"
 
 
 class Ending(IntEnum):
@@ -25,6 +28,9 @@ class Ending(IntEnum):
     GOES_ON = 10
     GAVE_UP = 11
     LEASE_LOST = 12
+    HANDED_OVER = 13
+    LOST_DATABASE = 14
+    NOT_STARTED = 15
 
 
 def fresh_processes() -> ForkServerContext:
@@ -32,6 +38,14 @@ def fresh_processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a child and all that it started; one that is gone already needs none."""
+    with suppress(ProcessLookupError):
+        # It may not have come to making its own group yet.
+        leads = os.getpgid(pid) == pid
+        os.killpg(pid, number) if leads else os.kill(pid, number)
 
 
 def die_by_signal() -> None:

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -22,6 +24,8 @@ Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
 SCRUB_TIMEOUT_MILLISECONDS = 100
 WRITES = "expunge_writes"
+# Connection exceptions, and a server that shuts down, crashed, or is not up yet.
+_LOST_STATES = ("08", "57P01", "57P02", "57P03")
 
 
 class epoch_now(FunctionElement[float]):
@@ -64,6 +68,15 @@ def open_sessions(engine: Engine) -> Sessions:
     return sessionmaker(engine, expire_on_commit=False)
 
 
+def insert_missing(session: Session, table: type[DeclarativeBase]) -> Insert:
+    """Return an INSERT that does nothing when the row is there, even if only another transaction sees it."""
+    match session.get_bind().dialect.name:
+        case "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case _:
+            return sqlite.insert(table).on_conflict_do_nothing()
+
+
 @contextmanager
 def writing(sessions: Sessions) -> Iterator[Session]:
     """One transaction that may write."""
@@ -82,6 +95,17 @@ def reading(sessions: Sessions) -> Iterator[Session]:
     """One transaction that only reads."""
     with sessions() as session:
         yield session
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Whether the database went away or is not there, which says nothing against what was asked of it."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    # No state at all: the server never answered. SQLite's errors have no such field.
+    state = getattr(error.orig, "sqlstate", "")
+    return state is None or state.startswith(_LOST_STATES)
 
 
 def scrub(engine: Engine) -> bool:

@@ -20,6 +20,7 @@
     │   └── ScopeMissing
     ├── JobError            why a job could not go on
     │   ├── LeaseLost
+    │   ├── HandedOver
     │   └── GateFailed
     ├── ReceiptInvalid      the branch that means "do not believe it"
     └── SetupError          keys, database or settings are not what they must be
@@ -113,6 +114,10 @@ class JobError(ExpungeError):
 
 class LeaseLost(JobError):
     """Another worker holds the job now: whatever this one wanted to write is refused."""
+
+
+class HandedOver(JobError):
+    """The job was asked to stop and stands where the next worker can go on; nothing went wrong."""
 
 
 class GateFailed(JobError):

@@ -15,9 +15,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +106,15 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drop a database and every connection to it."""
         self._administrate(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def database(self, *, template: str | None = None) -> Iterator[str]:
+        """Make a database with a name of its own, give its URL, and drop it at the end of the block."""
+        name = f"d_{secrets.token_hex(8)}"
+        try:
+            yield self.create_database(name, template=template)
+        finally:
+            self.drop_database(name)
 
     def kill(self) -> None:
         """Kill -9 the postmaster and all its backends, and wait until none lives."""

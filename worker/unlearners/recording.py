@@ -56,11 +56,18 @@ class RunRecorder:
             self._timed_save(position - 1, state, role="witness")
 
     def after_block(self, position: int, state: TrainingState, *, num_records: int) -> None:
-        """Note that a block is done; its records count once for each epoch."""
+        """Note that a block is done; its records count once for each epoch.
+
+        Raises:
+            HandedOver: the job should stop; its newest state is kept, durable when this is closed.
+        """
         self.num_blocks += 1
         self.num_records += num_records
-        for role in self._roles(position):
+        is_asked = self.context.should_stop()
+        for role in self._roles(position) or (["rolling"] if is_asked else []):
             self._timed_save(position, state, role=role)
+        if is_asked:
+            self.context.hand_over_if_asked()
         if time.monotonic() - self._last_reported >= PROGRESS_SECONDS:
             self._report(position)
 

@@ -127,6 +127,6 @@ def test_nobody_can_audit_a_version_whose_records_were_purged(lab: Lab) -> None:
 def test_a_job_runs_in_child_processes_to_the_same_digest(lab: Lab, twin: Lab) -> None:
     person = lab.in_block(2)[0]
     twin.world.post(person)
-    Supervisor(twin.own).work(until_idle=True)
+    Supervisor(twin.own).work_until_idle()
     assert twin.version.weights_digest == lab.forget(person).weights_digest
     assert [version.status for version in twin.versions] == ["purged", "published"]
