@@ -10,23 +10,20 @@ import secrets
 import shutil
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.chaos.calm import settle_down
 from benchmarks.chaos.checker import forgotten_subjects, violations
 from benchmarks.chaos.history import Recorder, read_history
 from benchmarks.chaos.installation import Installation, installed
-from benchmarks.chaos.models import MODELS, fill, subject_ids
+from benchmarks.chaos.models import MODELS, subject_ids
 from benchmarks.chaos.remains import collect, subjects_known
 from benchmarks.chaos.report import rows_of
+from benchmarks.chaos.setups import FOLDER, SETUPS, set_up
 from benchmarks.chaos.storm import Storm
 from benchmarks.chaos.workload import Wishes, Workload, audit
-from benchmarks.client import wait_until_ready
 from benchmarks.processes import ended_by_signals
 from benchmarks.results import print_rows, sheet, write_rows
 
-FOLDER = Path(".chaos")
-SETUPS = ("sqlite", "postgres")
 DEFAULT_KILLS = 40
 SECONDS_PER_FAULT = 1.5
 NUM_WISHES, MIN_PAUSE_SECONDS = 420, 0.6
@@ -68,7 +65,7 @@ def run(setup: str, *, kills: int, seed: int, writes: bool) -> None:
     command = _command(setup, kills=kills, seed=seed)
     print(f"{command}\nhistory and logs: {folder}", flush=True)
     with installed(Installation(folder)) as own:
-        _set_up(own, setup)
+        set_up(own, setup)
         known = subjects_known(own, ids=subject_ids())
         num_reads = _storm(own, kills=kills, seed=seed)
         history = read_history(folder / HISTORY)
@@ -82,18 +79,6 @@ def run(setup: str, *, kills: int, seed: int, writes: bool) -> None:
     if writes:
         print(f"wrote {write_rows(f'chaos-{setup}', rows)}")
     shutil.rmtree(folder)
-
-
-def _set_up(own: Installation, setup: str) -> None:
-    if setup == "postgres":
-        own.serve_postgres()
-    own.prepare()
-    fill(own)
-    if setup == "postgres":
-        own.serve_redis()
-    for role in own.roles.values():
-        own.start(role)
-    wait_until_ready(own.url, check=lambda: None)
 
 
 def _storm(own: Installation, *, kills: int, seed: int) -> int:

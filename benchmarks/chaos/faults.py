@@ -12,6 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.dispatch import Messages
+from app.domain.terms import JobId
 from benchmarks.chaos.installation import DATABASE, Installation, Role, child_of, forkserver_of, send
 
 RESTART_SECONDS = (0.1, 1.0)
@@ -20,6 +24,7 @@ SHORT_PAUSE_SECONDS = (0.5, 2.0)
 FULL_SECONDS = (0.3, 1.5)
 FILE_LIMITS_BYTES = (0, 64_000)
 BALLOON_PIECE_BYTES = 1 << 16
+NUM_REPEATED, NUM_DELIVERIES = 5, 10
 
 Repair = Callable[[], None]
 
@@ -170,6 +175,20 @@ def kill_redis(own: Installation, chance: random.Random, busy: frozenset[str]) -
     return Hit(whom="redis", repair=own.redis.restart, after_seconds=chance.uniform(*RESTART_SECONDS))
 
 
+def repeat_messages(own: Installation, chance: random.Random, busy: frozenset[str]) -> Hit | None:
+    """Deliver the ids of jobs, those of ended ones too, many times."""
+    if own.redis is None or "redis" in busy:
+        return None
+    with suppress(SQLAlchemyError):  # the database may be away
+        newest = own.rows("SELECT id FROM jobs ORDER BY created_at DESC, id LIMIT 12")
+        chosen = [JobId(str(row["id"])) for row in chance.sample(newest, k=min(len(newest), NUM_REPEATED))]
+        messages = Messages(own.settings)
+        for job_id in chosen * NUM_DELIVERIES:
+            messages.announce(job_id, device_class=None)
+        return Hit(whom="redis", detail=f"{len(chosen)} jobs, {NUM_DELIVERIES} times")
+    return None
+
+
 def _some_worker(own: Installation, chance: random.Random, busy: frozenset[str]) -> Role | None:
     """Return a worker that runs undisturbed, one with a job if there is any."""
     free = [role for role in own.worker_roles if role.runs and role.name not in busy]
@@ -240,4 +259,5 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "kill postgres": (kill_postgres, 2),
     "end backend": (end_backend, 2),
     "kill redis": (kill_redis, 2),
+    "repeat messages": (repeat_messages, 2),
 }

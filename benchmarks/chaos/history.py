@@ -145,7 +145,9 @@ class Recorder:
 
 def read_history(path: Path) -> list[Event]:
     """Return the events of a file in the order of their times."""
-    return sorted((_event(json.loads(line)) for line in path.open()), key=lambda event: event.at)
+    return sorted(
+        (_event(json.loads(line)) for line in path.read_text().splitlines()), key=lambda event: event.at
+    )
 
 
 def of_kind(history: list[Event], kind: type[E]) -> list[E]:

@@ -28,7 +28,8 @@ from benchmarks.processes import free_port
 from tests.support.servers import PostgresServer, RedisServer
 
 BIN = Path(sys.executable).parent
-LEASE_SECONDS, POLL_SECONDS = 3.0, 0.1
+# Short, so that what waits for them fits into a storm of minutes.
+LEASE_SECONDS, SWEEP_SECONDS, POLL_SECONDS = 3.0, 2.0, 0.1
 STORE_MEGABYTES = 48
 DATABASE = "expunge"
 STOP_SECONDS, ORPHAN_SECONDS, GLANCE_SECONDS = 60.0, 10.0, 0.1
@@ -126,7 +127,12 @@ class Installation:
     @property
     def settings(self) -> Settings:
         """The settings that every process here has."""
-        return Settings(home=self.home, database_url=self.database_url, store_url=str(self.store))
+        return Settings(
+            home=self.home,
+            database_url=self.database_url,
+            store_url=str(self.store),
+            broker_url=self.broker_url,
+        )
 
     @property
     def keyring(self) -> Keyring:
@@ -255,6 +261,7 @@ class Installation:
             ours["EXPUNGE_DATABASE_URL"] = self.database_url
         if self.lease_seconds is not None:
             ours["EXPUNGE_LEASE_SECONDS"] = str(self.lease_seconds)
+            ours["EXPUNGE_SWEEP_SECONDS"] = str(SWEEP_SECONDS)
         if self.broker_url:
             ours["EXPUNGE_BROKER_URL"] = self.broker_url
         return kept | ours

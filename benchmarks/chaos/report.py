@@ -1,6 +1,7 @@
 """The report of a run: what was done to the service, what it did, how long dead workers' jobs waited."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,12 +41,16 @@ def waits_rows(made: Sheet, waits: Sequence[float], *, against: str) -> list[Row
     """Return median and 95th percentile of how long a dead worker's job waited."""
     if not waits:
         return []
-    ordered = sorted(waits)
-    p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+    p95 = percentile(waits, 0.95)
     return [
         made.median("until the job ran again", waits, unit="s", baseline=against),
         made.one("until the job ran again, p95", p95, unit="s", baseline=f"{len(waits)} kills"),
     ]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of all values does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def rerun_seconds(history: list[Event]) -> list[float]:

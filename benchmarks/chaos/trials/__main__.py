@@ -20,7 +20,7 @@ from benchmarks.results import Row, print_rows, sheet, write_rows
 from tests.support.servers import PostgresServer
 
 SETUPS = ("sqlite", "postgres")
-NUM_TRIALS, NUM_LANES = 500, 4
+NUM_TRIALS, NUM_LANES = 500, 8
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ from tests.support.world import World
 
 HANDS_A_LANE, DELIVERIES = 3, 4
 BEYOND_SECONDS, SLICE_SECONDS, DWELL_SECONDS = 0.05, 0.04, 0.04
-GLANCE_SECONDS, TAKEOVER_SECONDS = 0.02, 2.0
+GLANCE_SECONDS, TAKEOVER_SECONDS = 0.02, 1.0
 DUPLICATE, PAUSE = "duplicate delivery", "paused past the lease"
 
 
