@@ -65,6 +65,8 @@ def run(setup: str, *, kills: int, seed: int, writes: bool) -> None:
     command = _command(setup, kills=kills, seed=seed)
     print(f"{command}\nhistory and logs: {folder}", flush=True)
     with installed(Installation(folder)) as own:
+        if not own.has_own_store:
+            print("this user may not mount: the store is not filled up in this run", flush=True)
         set_up(own, setup)
         known = subjects_known(own, ids=subject_ids())
         num_reads = _storm(own, kills=kills, seed=seed)
@@ -93,7 +95,7 @@ def _storm(own: Installation, *, kills: int, seed: int) -> int:
         _await_work(own)
         storm.rage(kills)
         workload.stop_posting()
-        settle_down(own, storm, recorder)
+        settle_down(own, storm, workload, recorder)
         for model in MODELS:
             audit(own, recorder, model)
     finally:

@@ -5,6 +5,7 @@ import time
 from benchmarks.chaos.history import Recorder, Retried
 from benchmarks.chaos.installation import Installation
 from benchmarks.chaos.storm import Storm
+from benchmarks.chaos.workload import Workload
 
 CALM_SECONDS = 240.0
 QUIET_SECONDS = 2.0
@@ -20,23 +21,22 @@ _FAILED = (
 )
 
 
-def settle_down(own: Installation, storm: Storm, recorder: Recorder) -> bool:
-    """Wait until no request and no job is open for a moment; False when that does not come in time."""
+def settle_down(own: Installation, storm: Storm, workload: Workload, recorder: Recorder) -> None:
+    """Wait until no wish, request or job is open for a moment; the checker finds out if that did not come."""
     until = time.monotonic() + CALM_SECONDS
     quiet_since, retry_at = None, 0.0
     while time.monotonic() < until:
         storm.look_after()
-        if own.rows(_OPEN)[0]["num"]:
+        if workload.is_posting or own.rows(_OPEN)[0]["num"]:
             quiet_since = None
         else:
             quiet_since = quiet_since or time.monotonic()
             if time.monotonic() - quiet_since >= QUIET_SECONDS:
-                return True
+                return
         if time.monotonic() >= retry_at:
             retry_at = time.monotonic() + RETRY_SECONDS
             _retry_failed(own, recorder)
         time.sleep(GLANCE_SECONDS)
-    return False
 
 
 def _retry_failed(own: Installation, recorder: Recorder) -> None:

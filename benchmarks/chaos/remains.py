@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from app.db.tables import Table
 from app.domain.errors import ReceiptInvalid
 from app.signing import verify
 from benchmarks.chaos.installation import Installation
@@ -224,6 +225,7 @@ def _traces(own: Installation, *, known: Known, forgotten: list[str]) -> list[st
         *_rows_left(own, known=known, forgotten=forgotten),
         *_bytes_left(own, known=known, forgotten=forgotten),
         *_hashes_left(own, known=known, forgotten=forgotten),
+        *_hashes_in_tables(own, known=known, forgotten=forgotten),
         *_clear_ids(own),
     ]
 
@@ -260,6 +262,21 @@ def _hashes_left(own: Installation, *, known: Known, forgotten: list[str]) -> li
             for value in known.hashes.get(subject, []):
                 if value in data or value.hex().encode() in data:
                     found.append(f"{subject}: {value.hex()[:12]}... stands in {path.relative_to(own.folder)}")
+    return found
+
+
+def _hashes_in_tables(own: Installation, *, known: Known, forgotten: list[str]) -> list[str]:
+    """Search what PostgreSQL would answer: its files keep dead rows until the next VACUUM."""
+    if own.postgres is None:
+        return []
+    found = []
+    for table in Table.metadata.sorted_tables:
+        rows = own.rows(f"SELECT CAST(t AS text) AS line FROM {table.name} t")
+        lines = "\n".join(str(row["line"]) for row in rows)
+        for subject in forgotten:
+            for value in known.hashes.get(subject, []):
+                if value.hex() in lines:
+                    found.append(f"{subject}: {value.hex()[:12]}... stands in the table {table.name}")
     return found
 
 

@@ -8,7 +8,6 @@ names somebody nobody knows, or narrows to one model.
 import json
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -94,10 +93,13 @@ class Workload:
             thread.start()
 
     def stop_posting(self) -> None:
-        """Post no more once what is under way has been answered; go on looking."""
+        """Post nothing new; what is under way is repeated until it has been answered."""
         self._stopping.set()
-        for thread in self._posters:
-            thread.join()
+
+    @property
+    def is_posting(self) -> bool:
+        """Whether a wish still has no answer, or new ones come."""
+        return any(thread.is_alive() for thread in self._posters)
 
     def stop(self) -> None:
         """End everything; an error of a thread is raised here."""
@@ -122,7 +124,8 @@ class Workload:
             while not self._stopping.wait(self._pause_seconds):
                 wish = self._wishes.next()
                 while not self._try(client, wish):
-                    time.sleep(RETRY_SECONDS)
+                    if self._ending.wait(RETRY_SECONDS):
+                        return
                 if wish.is_repeated:
                     self._try(client, wish)
 
