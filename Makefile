@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench clean
+.PHONY: install demo test lint format bench chaos trials clean
 
 install: $(STAMP)
 
@@ -38,5 +38,15 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.door
 	$(BIN)/python -m benchmarks.render
 
+# Kills and pauses under load, then a checker; SETUP is sqlite, postgres or both, SEED repeats a storm.
+chaos: $(STAMP)
+	$(BIN)/python -m benchmarks.chaos --kills $(or $(KILLS),40) --setup $(or $(SETUP),both) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
+
+# The fence alone: jobs delivered many times at once, holders paused past their lease.
+trials: $(STAMP)
+	$(BIN)/python -m benchmarks.chaos.trials --trials $(or $(TRIALS),500) --setup $(or $(SETUP),both) \
+		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
+
 clean:
-	rm -rf $(VENV) .demo .demo-cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .chaos .demo .demo-cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
