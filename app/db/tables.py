@@ -140,6 +140,17 @@ class Request(Table):
             sqlite_where=text("nonce IS NOT NULL"),
             postgresql_where=text("nonce IS NOT NULL"),
         ),
+        # A post looks for an open request that asks for the same.
+        Index(
+            "ix_requests_match",
+            "tenant",
+            "match_mac",
+            sqlite_where=text("match_mac IS NOT NULL"),
+            postgresql_where=text("match_mac IS NOT NULL"),
+        ),
+        # Pages of the list, by status and by due date.
+        Index("ix_requests_status_page", "tenant", "status", "posted_at", "id"),
+        Index("ix_requests_due", "tenant", "due_at", "id"),
         UniqueConstraint("tenant", "request_uuid"),
     )
 
@@ -176,11 +187,14 @@ class Target(Table):
     __table_args__ = (
         UniqueConstraint("request_id", "model_id"),
         Index("ix_targets_model", "model_id", "status"),
+        Index("ix_targets_page", "model_id", "posted_at", "request_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    # The request's own, for pages of one model's requests.
+    posted_at: Mapped[float]
     status: Mapped[str]
     outcome: Mapped[str | None]
     through: Mapped[int | None]

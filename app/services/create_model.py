@@ -159,6 +159,7 @@ def _take_over(sessions: Sessions, request_id: str, *, model_id: ModelId) -> Non
             id=new_id("tgt"),
             request_id=request.id,
             model_id=model.id,
+            posted_at=request.posted_at,
             status=TargetStatus.SCHEDULED,
             is_late=True,
         )

@@ -73,6 +73,7 @@ def add_missing_targets(session: Session, request: Request) -> None:
                     id=new_id("tgt"),
                     request_id=request.id,
                     model_id=model.id,
+                    posted_at=request.posted_at,
                     status=TargetStatus.SCHEDULED,
                     is_late=True,
                 )
