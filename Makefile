@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
@@ -19,8 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo --data $(or $(DATA),digits)
 
+# Each process has servers and folders of its own; one that has no more tests takes over some of the other's.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

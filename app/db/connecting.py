@@ -20,6 +20,7 @@ API_PATIENCE_SECONDS = 5.0
 WORKER_PATIENCE_SECONDS = 60.0
 # A process keeps so many connections open; the service runs so many requests at once (app.main).
 POOL_SIZE = 10
+POOL_TIMEOUT_SECONDS = 5
 # Whoever used a connection this recently would have noticed that it was lost.
 PROVEN_SECONDS = 1.0
 _ATTEMPT_SECONDS = 3
@@ -59,7 +60,13 @@ def open_postgres(url: URL, *, patience_seconds: float) -> Engine:
     options: dict[str, Any] = {"connect_timeout": _ATTEMPT_SECONDS, **_PROBES}
     own = {name: value for name, value in options.items() if name not in url.query}
     try:
-        engine = create_engine(url, pool_size=POOL_SIZE, hide_parameters=True, connect_args=own)
+        engine = create_engine(
+            url,
+            pool_size=POOL_SIZE,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
+            hide_parameters=True,
+            connect_args=own,
+        )
     except ImportError as error:
         raise SetupError("the PostgreSQL driver is missing: pip install 'expunge[postgres]'") from error
     event.listen(engine, "do_connect", _patient(patience_seconds))

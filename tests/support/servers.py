@@ -6,9 +6,9 @@ imported by ``app`` or ``worker``.
 """
 
 import ctypes
-import getpass
 import importlib.util
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -157,7 +157,7 @@ class PostgresServer:
             raise ServerMissing(f"PostgreSQL cannot be used here: {_last_line(done.stderr)}")
         # The kernel says who calls: whoever runs the tests, and nobody else on this machine.
         _write(self._data / "pg_hba.conf", "local all all peer map=tests\n")
-        _write(self._data / "pg_ident.conf", f"tests {getpass.getuser()} {_SUPERUSER}\n")
+        _write(self._data / "pg_ident.conf", f"tests {pwd.getpwuid(os.geteuid()).pw_name} {_SUPERUSER}\n")
         own = {
             "listen_addresses": "",
             "unix_socket_directories": str(self._data),
