@@ -33,6 +33,7 @@ from app.keyring import KEY_BYTES, create_keys, fresh_keys
 from app.logs import configure_logging
 from app.main import create_app, open_context, openapi_document
 from app.services.api_keys import create_key, has_admin_key, list_keys, revoke_key
+from app.services.change_policy import change_policy
 from app.services.installation import adopt_keys, require_fit
 from app.services.readmit import readmit
 from app.services.retry import retry_failed
@@ -209,6 +210,22 @@ def models_versions(model: str, as_json: AsJson = False) -> None:
     _print_rows(versions, as_json=as_json, columns=columns)
 
 
+@models_app.command("policy")
+def models_policy(
+    model: str,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="name=value, repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the policy of a model, after changing what --set names."""
+    with _fit_context() as context:
+        changes = dict(_setting(text) for text in setting or [])
+        policy = asdict(change_policy(context.sessions, model, changes, tenant=DEFAULT_TENANT))
+    if as_json:
+        _print_json(policy)
+    else:
+        print("\n".join(f"{name} = {_cell(name, value) or 'none'}" for name, value in policy.items()))
+
+
 @subjects_app.command("readmit")
 def subjects_readmit(subject_type: Annotated[str, typer.Option("--type")] = "person") -> None:
     """Let later data of a subject be imported again; the id is read from stdin, never from the arguments."""
@@ -258,6 +275,17 @@ def _require_database_file(settings: Settings) -> None:
     url = parse_url(settings.resolved_database_url)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         raise SetupError(f"no database at {url.database}: run `expunge init`")
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Return name and value of ``name=value``; numbers, true, false and none are what they look like."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise SetupError(f"--set {text}: write name=value")
+    try:
+        return name.strip(), None if value.strip() == "none" else json.loads(value)
+    except ValueError:
+        return name.strip(), value.strip()
 
 
 def _first_admin_key(context: Context) -> str | None:

@@ -4,7 +4,9 @@ Promises: a request is sealed at most a poll after its grace, whatever a job or 
 database that is away costs polls, not the worker. Never: runs a job.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,10 +15,15 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.scrubbing import scrub
+from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.expire import expire_leftovers
+from app.services.schedule import schedule
 from app.services.seal import seal_due
+from app.services.workers import WorkerFacts, report_alive, report_gone
 from worker.installation import Installation
+
+SCHEDULE_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -24,8 +31,11 @@ _log = structlog.get_logger()
 class Housekeeper:
     """One worker's sweep."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, worker: WorkerFacts) -> None:
         self._own = installation
+        self._worker = worker
+        self._said_alive_at = self._scheduled_at = -math.inf
+        self._known_late: set[str] = set()
         # Sweeps of one process would only wait for each other's locks in the database.
         self._one_sweep = threading.Lock()
         # Whoever closed a request may have been killed before the scrub, or a reader prevented it.
@@ -46,7 +56,14 @@ class Housekeeper:
                 yield
             finally:
                 is_over.set()
+        self._say_gone()
         sweeping.result()
+
+    def _say_gone(self) -> None:
+        try:
+            report_gone(self._own.sessions, self._worker.owner)
+        except SQLAlchemyError as error:
+            _log.warning("departure_not_told", error=type(error).__name__)
 
     def sweep(self) -> None:
         """Do everything that is due now."""
@@ -74,12 +91,29 @@ class Housekeeper:
     def _sweep_once(self) -> None:
         """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces; scrub."""
         sessions = self._own.sessions
+        self._say_alive()
         seal_due(sessions)
+        self._schedule()
         closed = close_ready(sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(sessions)
         num_expired = expire_leftovers(sessions)
         if closed or num_destroyed or num_expired or self._needs_scrub:
             self._scrub()
+
+    def _say_alive(self) -> None:
+        if time.monotonic() >= self._said_alive_at + HEARTBEAT_SECONDS:
+            report_alive(self._own.sessions, self._worker)
+            self._said_alive_at = time.monotonic()
+
+    def _schedule(self) -> None:
+        """Bring forward what must start to be in time; say once of each job that it will be late."""
+        if time.monotonic() < self._scheduled_at + SCHEDULE_SECONDS:
+            return
+        late = schedule(self._own.sessions).late_seconds
+        for job_id in late.keys() - self._known_late:
+            _log.warning("deadline_at_risk", job=job_id, late_seconds=round(late[job_id]))
+        self._known_late = set(late)
+        self._scheduled_at = time.monotonic()
 
     def _scrub(self) -> None:
         # First, because a job that ends meanwhile wants another one.

@@ -24,6 +24,7 @@ from app.domain.errors import SetupError
 from app.domain.terms import Claim, JobId
 from app.services.claim import claim_next, release, waiting_for_environment
 from app.services.import_dataset import has_dataset
+from app.services.workers import WorkerFacts
 from worker.attempt import DATABASE_AWAY, RETRY_SECONDS, Attempt, Outcome
 from worker.data.abandoned import remove_abandoned
 from worker.housekeeper import Housekeeper
@@ -44,8 +45,11 @@ class Supervisor:
         self._misfits: set[JobId] = set()
         self._is_database_away = False
         self._context = fresh_processes()
-        self.housekeeper = Housekeeper(installation)
         self.environment_digest, self.device_class = self._ask_machine()
+        facts = WorkerFacts(
+            owner=self._owner, device_class=self.device_class, environment_digest=self.environment_digest
+        )
+        self.housekeeper = Housekeeper(installation, facts)
 
     def stop_on_signals(self) -> None:
         """Stop on SIGTERM or SIGINT: a running job is handed back, then the worker ends."""

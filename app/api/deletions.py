@@ -4,7 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.api.deps import ContextDep, Creates, DeletionId, IdempotencyKeyDep, ReadsDeletions, require_json
+from app.api.deps import (
+    Administers,
+    CancelsDeletions,
+    ContextDep,
+    Creates,
+    DeletionId,
+    IdempotencyKeyDep,
+    ReadsDeletions,
+    require_json,
+)
 from app.api.door import idempotency_of, submission_of
 from app.api.errors import Documented, documented
 from app.api.repeating import RepeatingRoute, TryDep
@@ -18,6 +27,7 @@ from app.api.schemas import (
     DeletionsQuery,
     EventsOut,
 )
+from app.services.approve import approve
 from app.services.show_deletions import (
     DeletionView,
     list_deletions,
@@ -26,6 +36,7 @@ from app.services.show_deletions import (
     show_receipt,
 )
 from app.services.submit import acknowledge
+from app.services.withdraw import cancel, reject
 from app.signing import MEDIA_TYPE as RECEIPT_MEDIA_TYPE
 
 router = APIRouter(tags=["deletions"], route_class=RepeatingRoute)
@@ -76,6 +87,34 @@ def get_deletion(
     if view.retry_after is not None:
         response.headers["Retry-After"] = str(view.retry_after)
     return _shaped(view, is_admin=caller.is_admin)
+
+
+@router.delete(
+    "/deletions/{deletion_id}", status_code=202, operation_id="cancelDeletion", responses=documented(404, 409)
+)
+def cancel_deletion(
+    deletion_id: DeletionId, context: ContextDep, caller: CancelsDeletions
+) -> AdminDeletionOut | DeletionOut:
+    """Cancel a request whose grace has not ended, or that is held; later it is refused."""
+    cancel(context.sessions, deletion_id, caller=caller)
+    view = show_deletion(context.sessions, deletion_id, caller=caller)
+    return _shaped(view, is_admin=caller.is_admin)
+
+
+@router.post(
+    "/deletions/{deletion_id}:approve", operation_id="approveDeletion", responses=documented(404, 409)
+)
+def approve_deletion(deletion_id: DeletionId, context: ContextDep, caller: Administers) -> AdminDeletionOut:
+    """Let a held request go on; its grace begins now, its due date stays."""
+    approve(context.sessions, deletion_id, caller=caller)
+    return AdminDeletionOut.model_validate(show_deletion(context.sessions, deletion_id, caller=caller))
+
+
+@router.post("/deletions/{deletion_id}:reject", operation_id="rejectDeletion", responses=documented(404, 409))
+def reject_deletion(deletion_id: DeletionId, context: ContextDep, caller: Administers) -> AdminDeletionOut:
+    """Reject a held request: nothing is forgotten, and nothing of the subject is kept."""
+    reject(context.sessions, deletion_id, caller=caller)
+    return AdminDeletionOut.model_validate(show_deletion(context.sessions, deletion_id, caller=caller))
 
 
 @router.get("/deletions/{deletion_id}/events", operation_id="listDeletionEvents", responses=documented(404))

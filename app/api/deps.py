@@ -70,6 +70,8 @@ def allowed(scope: Scope) -> Callable[[Caller], Awaitable[Caller]]:
 
 Creates = Annotated[Caller, Depends(allowed(Scope.DELETIONS_CREATE))]
 ReadsDeletions = Annotated[Caller, Depends(allowed(Scope.DELETIONS_READ))]
+CancelsDeletions = Annotated[Caller, Depends(allowed(Scope.DELETIONS_CANCEL))]
+Administers = Annotated[Caller, Depends(allowed(Scope.ADMIN))]
 ReadsVersions = Annotated[Caller, Depends(allowed(Scope.VERSIONS_READ))]
 MovesAliases = Annotated[Caller, Depends(allowed(Scope.ALIASES_WRITE))]
 

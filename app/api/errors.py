@@ -51,6 +51,8 @@ ANSWERS: dict[type[errors.ExpungeError], Answer] = {
     errors.IdempotencyKeyReused: Answer(422, "idempotency-key-reused", "The same key came with another body"),
     errors.DueDatePassed: Answer(422, "due-date-passed", "The due date lies in the past"),
     errors.InvalidCursor: Answer(400, "invalid-page", "The page token is not valid"),
+    errors.NotHeld: Answer(409, "not-held", "The request waits for nobody's word"),
+    errors.IllegalMove: Answer(409, "under-way", "The request is under way or has ended"),
     errors.CoverageWouldFall: Answer(409, "coverage-would-fall", "The version has forgotten less"),
     errors.VersionTainted: Answer(409, "version-tainted", "The version saw somebody who is to be forgotten"),
     errors.AliasMovedMeanwhile: Answer(412, "alias-moved", "The alias points elsewhere"),

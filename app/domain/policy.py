@@ -9,6 +9,11 @@ from app.domain.scheduling import DAY_SECONDS
 MAX_WINDOW_SECONDS = 30 * DAY_SECONDS
 
 
+# The registry of the worker, by guarantee: what settles, and what may only come before.
+EXACT_METHODS = ("replay", "retrain")
+EMPIRICAL_METHODS: tuple[str, ...] = ()
+
+
 class CheckpointPlacement(StrEnum):
     """After which blocks a full checkpoint is kept."""
 

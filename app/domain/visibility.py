@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from app.domain.scheduling import visible_at
 from app.domain.status import RequestStatus, TargetStatus
 
-PRODUCT_EVENTS = ("received", "scheduled", "completed")
+# Whether a request is held, cancelled or rejected does not depend on whom it is about.
+PRODUCT_EVENTS = ("received", "approved", "scheduled", "completed", "cancelled", "rejected")
 LONGEST_WAIT_SECONDS = 60
 
 

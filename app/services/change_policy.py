@@ -1,6 +1,6 @@
 """Change a model's policy: no bit of the training changes, only what is kept and when jobs start."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
@@ -8,21 +8,15 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import queued_job
 from app.db.models import lock_model, model_named
-from app.db.session import Sessions, reading, writing
+from app.db.session import Sessions, writing
 from app.db.tables import Model
 from app.domain.errors import PolicyRefused
-from app.domain.policy import Policy
+from app.domain.policy import EMPIRICAL_METHODS, EXACT_METHODS, Policy
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject, TenantName
 from app.services.queue_job import AT_ONCE, needed_environment, policy_of
 
 _POLICY = TypeAdapter(Policy)
-
-
-def show_policy(sessions: Sessions, model_name: str, *, tenant: TenantName) -> Policy:
-    """Return the policy of a model, defaults included."""
-    with reading(sessions) as session:
-        return policy_of(model_named(session, model_name, tenant=tenant))
 
 
 def change_policy(
@@ -57,8 +51,17 @@ def apply_policy(session: Session, model: Model, *, policy: JsonObject) -> None:
 
 def _validated(settings: Mapping[str, object]) -> Policy:
     try:
-        return _POLICY.validate_python(settings)
+        policy = _POLICY.validate_python(settings)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "policy"
         raise PolicyRefused(f"{name}: {str(first['msg']).removeprefix('Value error, ')}") from error
+    _require_method("final_method", policy.final_method, known=EXACT_METHODS)
+    if policy.interim_method is not None:
+        _require_method("interim_method", policy.interim_method, known=EMPIRICAL_METHODS)
+    return policy
+
+
+def _require_method(setting: str, name: str, *, known: Sequence[str]) -> None:
+    if name not in known:
+        raise PolicyRefused(f"{setting}: choose one of {', '.join(known) or 'none, there is no method yet'}")

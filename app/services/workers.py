@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
-from app.db.jobs import live_workers, now
-from app.db.session import Sessions, reading, writing
+from app.db.jobs import now
+from app.db.session import Sessions, writing
 from app.db.tables import Worker
 from app.domain.scheduling import DAY_SECONDS
 
@@ -39,13 +38,3 @@ def report_gone(sessions: Sessions, owner: str) -> None:
     """Say that a worker has stopped."""
     with writing(sessions) as session:
         session.execute(delete(Worker).where(Worker.owner == owner))
-
-
-def live_device_classes(sessions: Sessions) -> list[str]:
-    """Return the device classes that some live worker serves."""
-    with reading(sessions) as session:
-        return _classes(session)
-
-
-def _classes(session: Session) -> list[str]:
-    return sorted({worker.device_class for worker in live_workers(session, at=now(session))})

@@ -36,6 +36,7 @@ def zero_rows(path: Path, rows: Iterable[int], *, row_bytes: int) -> None:
 
     Raises:
         ValueError: a row lies outside the file; nothing was written.
+        OSError: not all could be written; who calls again begins anew.
     """
     wanted = list(rows)
     num_rows = path.stat().st_size // row_bytes
@@ -45,7 +46,15 @@ def zero_rows(path: Path, rows: Iterable[int], *, row_bytes: int) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for row in wanted:
-            os.pwrite(descriptor, zeros, row * row_bytes)
+            _write_all(descriptor, zeros, at=row * row_bytes)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes, *, at: int) -> None:
+    """Write on until all is written: a short write is no error, and would leave part of a person behind."""
+    left = memoryview(data)
+    while left:
+        num_written = os.pwrite(descriptor, left, at)
+        left, at = left[num_written:], at + num_written

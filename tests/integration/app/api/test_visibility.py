@@ -28,12 +28,12 @@ def _posted(client: httpx.Client, subject: str) -> str:
     return str(client.post("/deletions", json={"subject_id": subject}).json()["id"])
 
 
-def _form(value: Any) -> Any:
+def form_of(value: Any) -> Any:
     """Return the shape of an answer: what it says, without ids, times and signatures."""
     if isinstance(value, dict):
-        return {key: _form(part) for key, part in value.items()}
+        return {key: form_of(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_form(part) for part in value]
+        return [form_of(part) for part in value]
     if isinstance(value, str) and value.startswith(("del_", "20")):
         return type(value).__name__
     return "number" if isinstance(value, int | float) else value
@@ -49,11 +49,11 @@ def _shown(client: httpx.Client, world: World, request_id: str) -> list[Any]:
     stated = token and {**verify(token, keys=public_keys(world.keyring)), "commitment": ""}
     wait = status.headers.get("retry-after")
     return [
-        _form(status.json()),
-        _form(events.json()),
-        _form(listed),
+        form_of(status.json()),
+        form_of(events.json()),
+        form_of(listed),
         receipt.status_code,
-        _form(stated),
+        form_of(stated),
         wait,
     ]
 

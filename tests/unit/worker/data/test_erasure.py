@@ -1,5 +1,6 @@
 """Erasing: these rows become zeros on the disk and under every open map, and nothing else changes."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,15 @@ def test_the_file_keeps_its_place_and_its_length(stored: Store) -> None:
     Eraser(data.folder)(DatasetId("dat"), [0, 29])
     after = path.stat()
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+
+
+def test_a_write_that_is_cut_short_is_never_taken_for_an_erasure(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    path.write_bytes(b"\xff" * 80)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (36, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            zero_rows(path, [4], row_bytes=8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
