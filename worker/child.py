@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.db.session import is_connection_lost
+from app.db.connecting import is_connection_lost
 from app.domain.errors import ExpungeError, HandedOver, LeaseLost
 from app.domain.terms import Claim
 from app.logs import configure_logging

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.session import scrub
+from app.db.scrubbing import scrub
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.expire import expire_leftovers
 from app.services.seal import seal_due

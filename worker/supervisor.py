@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.db.session import Sessions, is_connection_lost
+from app.db.connecting import is_connection_lost
+from app.db.session import Sessions
 from app.domain.errors import SetupError
 from app.domain.terms import Claim, JobId
 from app.services.claim import claim_next, release, waiting_for_environment

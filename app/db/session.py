@@ -12,20 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from app.db.connecting import open_postgres, parse_url
+
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
-SCRUB_TIMEOUT_MILLISECONDS = 100
 WRITES = "expunge_writes"
-# Connection exceptions, and a server that shuts down, crashed, or is not up yet.
-_LOST_STATES = ("08", "57P01", "57P02", "57P03")
 
 
 class epoch_now(FunctionElement[float]):
@@ -46,14 +44,18 @@ def _epoch_now_postgres(element: epoch_now, compiler: SQLCompiler, **_: Any) -> 
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-def open_engine(database_url: str) -> Engine:
+def open_engine(database_url: str, *, patience_seconds: float = 0.0) -> Engine:
     """Return an engine for ``database_url``; the folder of an SQLite file is made when missing.
 
-    Errors of the driver show no parameters: they hold keyed hashes of subjects.
+    Connecting to a server that is away is tried again for ``patience_seconds``. Errors of the driver show no
+    parameters: they hold keyed hashes of subjects.
+
+    Raises:
+        SetupError: the URL is not one of a database that can be used here.
     """
-    url = make_url(database_url)
+    url = parse_url(database_url)
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return open_postgres(url, patience_seconds=patience_seconds)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     connect_args = {"timeout": BUSY_TIMEOUT_SECONDS}
@@ -95,35 +97,6 @@ def reading(sessions: Sessions) -> Iterator[Session]:
     """One transaction that only reads."""
     with sessions() as session:
         yield session
-
-
-def is_connection_lost(error: BaseException) -> bool:
-    """Whether the database went away or is not there, which says nothing against what was asked of it."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    # No state at all: the server never answered. SQLite's errors have no such field.
-    state = getattr(error.orig, "sqlstate", "")
-    return state is None or state.startswith(_LOST_STATES)
-
-
-def scrub(engine: Engine) -> bool:
-    """Empty the write-ahead log, which still holds deleted rows; False while a reader prevents it.
-
-    Postgres keeps dead rows until VACUUM, which its operator schedules.
-    """
-    if engine.dialect.name != "sqlite":
-        return True
-    raw = engine.raw_connection()
-    try:
-        # While it waits for a reader no one can write: better to try again soon.
-        raw.cursor().execute(f"PRAGMA busy_timeout={SCRUB_TIMEOUT_MILLISECONDS}")
-        busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
-    finally:
-        raw.cursor().execute(f"PRAGMA busy_timeout={round(1000 * BUSY_TIMEOUT_SECONDS)}")
-        raw.close()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -14,6 +14,7 @@ NOT_REACHED: tuple[str, ...] = (
     "copies of a version or of data that were downloaded earlier",
     "backups and snapshots of the disks, until their operator deletes them",
     "disk sectors that the file system has freed or remapped underneath an overwritten file",
+    "write-ahead log, archives and freed pages of a database server: keyed hashes, until it recycles them",
     "the suppression entry (a keyed hash of the subject id), kept until its expiry date",
 )
 

@@ -31,6 +31,14 @@ class Idempotency:
     body_mac: bytes
 
 
+@dataclass(frozen=True)
+class Try:
+    """One try to submit: the id that its request gets, and whether an earlier try may have stored it."""
+
+    request_id: str
+    is_repeat: bool = False
+
+
 def submit(
     sessions: Sessions,
     submission: Submission,
@@ -39,20 +47,28 @@ def submit(
     keyring: Keyring,
     grace_seconds: float = 0.0,
     idempotency: Idempotency | None = None,
+    own: Try | None = None,
 ) -> str:
     """Store a deletion request and return its id; a repeat returns the first one's.
+
+    The connection may be lost while the commit is on its way: whoever tries again passes the same ``own``
+    id, under which the second try finds what the first one stored.
 
     Raises:
         UnknownModels: the request is narrowed to a model that the tenant does not have.
         IdempotencyKeyReused: the key, or the client's own request id, was used with another body.
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
     """
+    own = own or Try(new_id("del"))
     for is_last in (False, True):
         try:
             with writing(sessions) as session:
+                if (own.is_repeat or is_last) and session.get(Request, own.request_id) is not None:
+                    return own.request_id
                 return _submit(
                     session,
                     submission,
+                    request_id=own.request_id,
                     tenant=tenant,
                     keyring=keyring,
                     grace_seconds=grace_seconds,
@@ -69,6 +85,7 @@ def _submit(
     session: Session,
     submission: Submission,
     *,
+    request_id: str,
     tenant: TenantName,
     keyring: Keyring,
     grace_seconds: float,
@@ -88,7 +105,7 @@ def _submit(
         raise DueDatePassed("due_at lies in the past")
     models = _models_in_scope(session, submission, tenant=tenant)
     request = Request(
-        id=new_id("del"),
+        id=request_id,
         tenant=tenant,
         status=RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,

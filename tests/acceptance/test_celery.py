@@ -69,9 +69,9 @@ class City:
         return self.job()
 
     def ended(self, job: Any) -> Any:
-        """Return the row of a job that has come to its end."""
-        (row,) = self.home.rows("SELECT * FROM jobs WHERE id = ?", job["id"])
-        assert row["status"] == "succeeded", self.home.told()
+        """Return the row of a job when it has come to its end, some moments after its requests."""
+        query = "SELECT * FROM jobs WHERE id = ? AND status = 'succeeded'"
+        (row,) = self.home.wait_for("the end of the job", lambda: self.home.rows(query, job["id"]))
         return row
 
 

@@ -89,10 +89,11 @@ class Lab:
 
     @classmethod
     def create(
-        cls, home: Path, recipe: Recipe, *, source: SourceTable | None = None, **policy: object
-    ) -> "Lab":
+        cls, home: Path, recipe: Recipe, *, source: SourceTable | None = None, database_url: str = "",
+        **policy: object,
+    ) -> "Lab":  # fmt: skip
         """Import the digits into a migrated home, create the model and queue its training."""
-        own = open_installation(Settings(home=home))
+        own = open_installation(Settings(home=home, database_url=database_url))
         import_source(
             own.sessions,
             few_digits() if source is None else source,
@@ -115,10 +116,10 @@ class Lab:
         return cls(own=own, model_id=order.model_id)
 
     @classmethod
-    def copied(cls, home: Path, *, to: Path) -> "Lab":
+    def copied(cls, home: Path, *, to: Path, database_url: str = "") -> "Lab":
         """Open a copy of a home whose connections are closed."""
         shutil.copytree(home, to)
-        own = open_installation(Settings(home=to))
+        own = open_installation(Settings(home=to, database_url=database_url))
         with reading(own.sessions) as session:
             return cls(own=own, model_id=ModelId(session.query(Model).one().id))
 

@@ -1,6 +1,6 @@
 """attest: close every request that is ready: record bytes zeroed, rows deleted, receipts signed."""
 
-from app.db.session import scrub
+from app.db.scrubbing import scrub
 from app.domain.terms import JsonObject
 from app.services.close import close_ready
 from worker.context import JobContext

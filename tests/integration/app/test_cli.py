@@ -120,6 +120,40 @@ def test_wrong_settings_are_one_line_without_their_values(
     assert value not in _refused(run(settings, "keys", "list", **{name: value})).replace("nonsense URL", "")
 
 
+COMMANDS = {
+    "serve": ["serve"],
+    "migrate": ["migrate"],
+    "init": ["init"],
+    "keys create": ["keys", "create", "shop", "--scope", "admin"],
+    "keys list": ["keys", "list"],
+    "keys revoke": ["keys", "revoke", "key_1"],
+    "deletions list": ["deletions", "list"],
+    "deletions show": ["deletions", "show", "del_1"],
+    "deletions retry": ["deletions", "retry", "churn"],
+    "models list": ["models", "list"],
+    "models versions": ["models", "versions", "churn"],
+    "subjects readmit": ["subjects", "readmit"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_is_not_there_is_one_line_without_its_password(
+    run: Run, migrated_home: Path, command: str
+) -> None:
+    away = Settings(
+        home=migrated_home, database_url="postgresql+psycopg://expunge:sekret@127.0.0.1:9/expunge"
+    )
+    said = _refused(run(away, *COMMANDS[command], stdin="ann\n"))
+    assert "the database cannot be used: connection failed" in said
+    assert "sekret" not in said
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql+psycopg://expunge:sekret@host:sekret/expunge"])
+def test_a_url_of_no_database_is_named_and_not_repeated(run: Run, migrated_home: Path, url: str) -> None:
+    said = _refused(run(Settings(home=migrated_home, database_url=url), "serve"))
+    assert said == "error: EXPUNGE_DATABASE_URL is not a database URL\n"
+
+
 def test_a_file_that_is_no_database_is_one_line(run: Run, settings: Settings) -> None:
     sqlite = Settings(home=settings.home)
     (settings.home / "expunge.db").write_text("not a database " * 100)
