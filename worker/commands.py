@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.connecting import WORKER_PATIENCE_SECONDS
 from app.db.migrate import check_database
 from app.dispatch import configure_dispatch
 from app.domain.errors import ExpungeError
@@ -27,26 +27,20 @@ def one_line(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
-        except SQLAlchemyError as error:
-            _refuse(f"the database cannot be used: {str(error).splitlines()[0]}", error)
         except (ExpungeError, StoreError, ValueError) as error:
-            _refuse(str(error), error)
+            print(f"expunge-worker: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error
 
     return wrapped
 
 
-def open_home() -> Installation:
+def open_home(*, patience_seconds: float = WORKER_PATIENCE_SECONDS) -> Installation:
     """Open the installation that the environment names; its database must be at the newest schema."""
     settings = get_settings()
     # Once at work a worker is patient; who starts one wants to hear of a wrong address at once.
     check_database(settings.resolved_database_url)
     configure_dispatch(settings)
-    return open_installation(settings)
-
-
-def _refuse(problem: str, error: Exception) -> NoReturn:
-    print(f"expunge-worker: {problem}", file=sys.stderr)
-    raise typer.Exit(2) from error
+    return open_installation(settings, patience_seconds=patience_seconds)
 
 
 @one_line
@@ -55,7 +49,8 @@ def work(
 ) -> None:
     """Claim and run jobs until stopped: as a broker tells of them, or without one by polling."""
     configure_logging()
-    own = open_home()
+    # It has loops of its own for a database that is away, and a child to watch meanwhile.
+    own = open_home(patience_seconds=0.0)
     run = _way_to_work(own.settings)
     supervisor = Supervisor(own)
     supervisor.stop_on_signals()

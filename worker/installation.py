@@ -28,14 +28,18 @@ class Installation:
         return Eraser(self.settings.data_folder)
 
 
-def open_installation(settings: Settings) -> Installation:
+def open_installation(
+    settings: Settings, *, patience_seconds: float = WORKER_PATIENCE_SECONDS
+) -> Installation:
     """Open everything; a process that was started fresh calls this once.
+
+    ``patience_seconds`` is how long connecting waits for a database that is away.
 
     Raises:
         SetupError: a key is missing or malformed.
     """
     keyring = load_keyring(settings)
-    engine = open_engine(settings.resolved_database_url, patience_seconds=WORKER_PATIENCE_SECONDS)
+    engine = open_engine(settings.resolved_database_url, patience_seconds=patience_seconds)
     store = open_store(settings.resolved_store_url)
     return Installation(
         settings=settings, engine=engine, sessions=open_sessions(engine), store=store, keyring=keyring

@@ -30,8 +30,11 @@ def model_named(session: Session, name: str, *, tenant: str) -> Model:
 
 
 def lock_models(session: Session, model_ids: Sequence[str]) -> Sequence[Model]:
-    """Lock model rows in id order: seeing tombstone n then means seeing all below."""
-    query = select(Model).where(Model.id.in_(model_ids)).order_by(Model.id).with_for_update()
+    """Lock model rows in id order: seeing tombstone n then means seeing all below.
+
+    A post refers to the row without changing it, and does not wait for the lock.
+    """
+    query = select(Model).where(Model.id.in_(model_ids)).order_by(Model.id).with_for_update(key_share=True)
     return session.scalars(query.execution_options(populate_existing=True)).all()
 
 

@@ -21,6 +21,7 @@ from app.domain.terms import Claim, JobId, JobView, JsonObject, ModelId
 from app.services.checkpoint import TEMPORARY_ROLES
 from app.services.move_target import move_target
 from app.services.park import end_parked
+from app.services.queue_job import FIRST_STEP
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
 
@@ -109,7 +110,8 @@ def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: Jso
         job = fenced(session, claim)
         job.outputs = {**job.outputs, claim.step: output}
         job.step = next_step
-        job.num_without_progress = 0
+        if claim.step != FIRST_STEP:
+            job.num_without_progress = 0  # what is only prepared would be prepared again in a moment
     return replace(claim, step=next_step)
 
 
@@ -181,6 +183,8 @@ def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
 
 
 def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
+    if job.owner is not None:
+        job.error = f"the lease of {job.owner} ran out"
     job.status = JobStatus.RUNNING
     job.owner, job.fence = owner, job.fence + 1
     job.lease_until = at + lease_seconds

@@ -69,16 +69,18 @@ class City:
         return self.job()
 
     def ended(self, job: Any) -> Any:
-        """Return the row of a job that has come to its end."""
-        (row,) = self.home.rows("SELECT * FROM jobs WHERE id = ?", job["id"])
-        assert row["status"] == "succeeded", self.home.told()
+        """Return the row of a job when it has come to its end, some moments after its requests."""
+        query = "SELECT * FROM jobs WHERE id = ? AND status = 'succeeded'"
+        (row,) = self.home.wait_for("the end of the job", lambda: self.home.rows(query, job["id"]))
         return row
 
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
     folder = tmp_path_factory.mktemp("city")
-    postgres, redis = PostgresServer.start(folder / "pg"), RedisServer.start(folder / "redis")
+    # A kill loses what was committed but not yet handed to the kernel, unless a commit waits for that.
+    postgres = PostgresServer.start(folder / "pg", settings={"synchronous_commit": "on"})
+    redis = RedisServer.start(folder / "redis")
     home = Fleet(folder=folder / "home", database_url=postgres.create_database("city"), broker_url=redis.url)
     try:
         home.prepare()
@@ -136,6 +138,7 @@ def test_a_stopped_worker_hands_its_job_back_and_another_goes_on_there(city: Cit
 
 
 def test_a_database_that_dies_in_the_middle_of_a_job_is_no_failed_attempt(city: City) -> None:
+    city.worker()
     deletion = city.post()
     job = city.job_in_the_middle()
     city.postgres.kill()

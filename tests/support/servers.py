@@ -41,7 +41,7 @@ _LARGEST_BACKLOG = "511"
 _STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 
 # Nothing is lost by kill -9 of the server; a power cut would lose it, and tests have none.
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from app.db.session import reading
 from app.db.tables import Job
 from app.domain.errors import HandedOver
+from app.domain.scheduling import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from app.domain.status import JobStatus
 from app.domain.terms import DEFAULT_TENANT, JobId, JobView
 from app.services.claim import job_view, release
@@ -76,8 +77,7 @@ def test_a_poison_job_fails_with_its_cause_while_another_model_is_trained(
     Supervisor(with_settings(lab.own, **limits.get(fault, {}))).work_until_idle()
     failed = job_view(lab.own.sessions, poison)
     assert (failed.status, failed.error) == (JobStatus.FAILED, cause)
-    # The first one came as far as finding out what to do, which is progress.
-    assert failed.num_attempts == 4
+    assert failed.num_attempts == MAX_ATTEMPTS_WITHOUT_PROGRESS
     assert only_job(lab, but=poison).status is JobStatus.SUCCEEDED
 
 
