@@ -19,11 +19,11 @@ import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import Context
 from app.db import migrate as migrations
+from app.db.connecting import parse_url, reason_of
 from app.db.requests import Filters
 from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
@@ -75,7 +75,7 @@ def main() -> None:
         )
         _stop(f"wrong settings: {names}", code=EXIT_REFUSED)
     except SQLAlchemyError as error:
-        _stop(f"the database cannot be used: {_first_line(error)}", code=EXIT_REFUSED)
+        _stop(f"the database cannot be used: {reason_of(error)}", code=EXIT_REFUSED)
     except (ExpungeError, StoreError, OSError) as error:
         _stop(_first_line(error), code=EXIT_REFUSED)
 
@@ -250,10 +250,7 @@ def _fit_context(settings: Settings | None = None) -> Iterator[Context]:
 
 def _require_database_file(settings: Settings) -> None:
     """Connecting would make an empty SQLite file where a path is mistyped."""
-    try:
-        url = make_url(settings.resolved_database_url)
-    except ArgumentError as error:
-        raise SetupError("EXPUNGE_DATABASE_URL is not a database URL") from error
+    url = parse_url(settings.resolved_database_url)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         raise SetupError(f"no database at {url.database}: run `expunge init`")
 

@@ -10,6 +10,7 @@ from app.api import deletions, health, models
 from app.api.deps import Context
 from app.api.errors import add_error_handlers, problem_schemas
 from app.api.middleware import BodyLimit, RequestContext
+from app.db.connecting import API_PATIENCE_SECONDS
 from app.db.session import open_engine, open_sessions
 from app.keyring import load_keyring
 from app.logs import configure_logging
@@ -29,8 +30,12 @@ class Service(FastAPI):
         return document
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, *, patience_seconds: float = API_PATIENCE_SECONDS
+) -> FastAPI:
     """Return the service; without settings they come from the environment (``uvicorn --factory``).
+
+    A request waits for a database that is away for ``patience_seconds``.
 
     Raises:
         SetupError: the keys are missing.
@@ -38,13 +43,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         configure_logging()
         settings = get_settings()
-    return _assemble(open_context(settings), max_body_bytes=settings.max_body_bytes)
+    context = open_context(settings, patience_seconds=patience_seconds)
+    return _assemble(context, max_body_bytes=settings.max_body_bytes)
 
 
-def open_context(settings: Settings) -> Context:
+def open_context(settings: Settings, *, patience_seconds: float = 0.0) -> Context:
     """Return what the service holds while it runs; nothing is written yet."""
     keyring = load_keyring(settings)
-    engine = open_engine(settings.resolved_database_url)
+    engine = open_engine(settings.resolved_database_url, patience_seconds=patience_seconds)
     return Context(
         settings=settings, engine=engine, sessions=open_sessions(engine), keyring=keyring,
         store=open_store(settings.resolved_store_url),

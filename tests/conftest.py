@@ -1,4 +1,7 @@
-"""Fixtures that every test may use: a migrated home folder with keys, a database, a store."""
+"""Fixtures that every test may use: a migrated home folder with keys, a database, a store.
+
+The database is SQLite; a folder of tests that overrides ``dialect`` runs on a real PostgreSQL too.
+"""
 
 import os
 import shutil
@@ -13,7 +16,18 @@ from app.db.session import Sessions, open_engine, open_sessions
 from app.keyring import Keyring, create_keys, load_keyring
 from app.settings import Settings
 from models_store.blobs import BlobStore, open_store
+from tests.support.servers import PostgresServer, ServerMissing, require_servers
 from tests.support.world import World
+
+_MIGRATED = "migrated"
+
+
+def pytest_sessionstart() -> None:
+    """End the run where a server cannot be had: passing without it would show less than it seems to."""
+    try:
+        require_servers()
+    except ServerMissing as error:
+        pytest.exit(str(error), returncode=1)
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +44,49 @@ def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return settings.home
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The server of the whole run; whoever kills one starts another."""
+    server = PostgresServer.start(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_database(postgres: PostgresServer) -> str:
+    """The name of a migrated database to copy."""
+    upgrade(postgres.create_database(_MIGRATED))
+    return _MIGRATED
+
+
 @pytest.fixture
-def settings(tmp_path: Path, migrated_home: Path) -> Settings:
-    shutil.copytree(migrated_home, tmp_path / "home")
-    return Settings(home=tmp_path / "home")
+def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A database without tables, for one test."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, migrated_database: str) -> Iterator[str]:
+    """A migrated database for one test."""
+    with postgres.database(template=migrated_database) as url:
+        yield url
+
+
+@pytest.fixture
+def dialect() -> str:
+    """The kind of database that a test runs on."""
+    return "sqlite"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, migrated_home: Path, dialect: str, request: pytest.FixtureRequest) -> Settings:
+    home = tmp_path / "home"
+    shutil.copytree(migrated_home, home)
+    if dialect == "sqlite":
+        return Settings(home=home)
+    (home / "expunge.db").unlink()
+    return Settings(home=home, database_url=request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

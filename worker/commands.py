@@ -7,7 +7,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from app.db.migrate import require_head
+from app.db.migrate import check_database
 from app.domain.errors import ExpungeError
 from app.logs import configure_logging
 from app.settings import get_settings
@@ -34,9 +34,10 @@ def one_line(command: Callable[P, None]) -> Callable[P, None]:
 
 def open_home() -> Installation:
     """Open the installation that the environment names; its database must be at the newest schema."""
-    own = open_installation(get_settings())
-    require_head(own.engine)
-    return own
+    settings = get_settings()
+    # Once at work a worker is patient; who starts one wants to hear of a wrong address at once.
+    check_database(settings.resolved_database_url)
+    return open_installation(settings)
 
 
 @one_line

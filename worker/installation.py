@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from app.db.connecting import WORKER_PATIENCE_SECONDS
 from app.db.session import Sessions, open_engine, open_sessions
 from app.keyring import Keyring, load_keyring
 from app.settings import Settings
@@ -34,7 +35,7 @@ def open_installation(settings: Settings) -> Installation:
         SetupError: a key is missing or malformed.
     """
     keyring = load_keyring(settings)
-    engine = open_engine(settings.resolved_database_url)
+    engine = open_engine(settings.resolved_database_url, patience_seconds=WORKER_PATIENCE_SECONDS)
     store = open_store(settings.resolved_store_url)
     return Installation(
         settings=settings, engine=engine, sessions=open_sessions(engine), store=store, keyring=keyring

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from app.api.deps import ContextDep, Creates, DeletionId, IdempotencyKeyDep, ReadsDeletions, require_json
 from app.api.door import idempotency_of, submission_of
 from app.api.errors import Documented, documented
+from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import (
     AcknowledgementOut,
     AdminDeletionOut,
@@ -27,7 +28,7 @@ from app.services.show_deletions import (
 from app.services.submit import acknowledge
 from app.signing import MEDIA_TYPE as RECEIPT_MEDIA_TYPE
 
-router = APIRouter(tags=["deletions"])
+router = APIRouter(tags=["deletions"], route_class=RepeatingRoute)
 
 _RECEIPT: Documented = {
     200: {"content": {RECEIPT_MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": "A compact JWS"}
@@ -39,13 +40,14 @@ _RECEIPT: Documented = {
     responses=documented(400, 409, 413, 415, 422),
 )  # fmt: skip
 def create_deletion(
-    body: DeletionIn, response: Response, context: ContextDep, caller: Creates, key: IdempotencyKeyDep
-) -> AcknowledgementOut:
+    own: TryDep, body: DeletionIn, response: Response, context: ContextDep, caller: Creates,
+    key: IdempotencyKeyDep,
+) -> AcknowledgementOut:  # fmt: skip
     """Ask that every model in scope forgets a person; answers before anything is known of the person."""
     stored = acknowledge(
         context.sessions, submission_of(body, context=context, tenant=caller.tenant), tenant=caller.tenant,
         keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
-        idempotency=idempotency_of(key, body, keyring=context.keyring),
+        idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
     )  # fmt: skip
     response.headers["Location"] = f"/deletions/{stored.id}"
     response.headers["Retry-After"] = str(stored.retry_after)

@@ -13,12 +13,13 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from app.api.schemas import Problem
+from app.db.connecting import is_connection_lost, reason_of
 from app.domain import errors
 from models_store.errors import StoreError
 
@@ -26,6 +27,7 @@ _log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _TYPE_PREFIX = "urn:expunge:problem:"
+_RETRY_GONE = "5"
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="expunge"'}
 
 Complaint = dict[str, str]
@@ -59,6 +61,7 @@ ANSWERS: dict[type[errors.ExpungeError], Answer] = {
 }
 _INVALID = Answer(422, "invalid-request", "The request is not valid")
 _BUSY = Answer(503, "busy", "The database is busy")
+_GONE = Answer(503, "database-unavailable", "The database cannot be reached")
 _DAMAGED = Answer(500, "stored-file-damaged", "The stored file is damaged")
 _UNREADY = Answer(503, "not-ready", "The service is not ready")
 _BROKEN = Answer(500, "internal-error", "Something went wrong here")
@@ -113,7 +116,7 @@ def unready_problem(missing: Sequence[str]) -> ProblemResponse:
 
 def documented(*statuses: int) -> Documented:
     """Return the problem answers of a route for OpenAPI."""
-    return {status: _described(status) for status in sorted({401, 403, 422, *statuses})}
+    return {status: _described(status) for status in sorted({401, 403, 422, 503, *statuses})}
 
 
 def documented_openly(*statuses: int) -> Documented:
@@ -138,7 +141,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(StoreError, _on_damage)
-    app.add_exception_handler(OperationalError, _on_busy)
+    app.add_exception_handler(DBAPIError, _on_database_error)
     app.add_exception_handler(PoolTimeout, _on_busy)
 
 
@@ -191,6 +194,16 @@ def _on_http_error(_: Request, error: Exception) -> ProblemResponse:
 def _on_damage(_: Request, error: Exception) -> ProblemResponse:
     _log.error("stored_file_damaged", reason=str(error))
     return problem(_DAMAGED, "its bytes are missing or do not fit its digest, so they are not served")
+
+
+def _on_database_error(request: Request, error: Exception) -> ProblemResponse:
+    if is_connection_lost(error):
+        assert isinstance(error, DBAPIError)
+        _log.error("database_unavailable", reason=reason_of(error))
+        return problem(_GONE, "try again shortly", headers={"Retry-After": _RETRY_GONE})
+    if isinstance(error, OperationalError):
+        return _on_busy(request, error)
+    raise error
 
 
 def _on_busy(_: Request, error: Exception) -> ProblemResponse:

@@ -20,6 +20,7 @@ from app.api.deps import (
 )
 from app.api.errors import Documented, documented
 from app.api.files import file_response
+from app.api.repeating import RepeatingRoute
 from app.api.schemas import AdminModelOut, AliasIn, AliasOut, ModelOut, ModelsOut, VersionOut, VersionsOut
 from app.services.move_alias import Expectation, point_alias
 from app.services.show_models import (
@@ -32,7 +33,7 @@ from app.services.show_models import (
     show_version,
 )
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=RepeatingRoute)
 
 _FILE = "/{model}/versions/{version}/files/{name}"
 _ALIAS = "/{model}/aliases/{alias}"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.db.session import epoch_now
+from app.db.session import epoch_now, insert_missing
 from app.db.tables import Blob, BlobReference, Checkpoint, Job
 from app.domain.errors import LeaseLost, NotFound
 from app.domain.status import JobKind, JobStatus
@@ -78,11 +78,9 @@ def checkpoints_with_keys(session: Session, model_id: str, *, keys: Sequence[str
 def lock_blob(session: Session, digest: str) -> Blob:
     """Lock a blob's row, making it when it is new: put and unlink exclude each other here."""
     query = select(Blob).where(Blob.digest == digest).with_for_update()
-    blob = session.scalar(query)
-    if blob is None:
-        blob = Blob(digest=digest)
-        session.add(blob)
-        session.flush()
+    while (blob := session.scalar(query)) is None:
+        # Another transaction may make it first, or remove it before we lock it: then we look again.
+        session.execute(insert_missing(session, Blob).values(digest=digest))
     return blob
 
 

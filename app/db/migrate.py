@@ -16,7 +16,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.db.connecting import reason_of
 from app.db.session import WRITES, open_engine
 from app.db.tables import Table
 from app.domain.errors import SetupError
@@ -73,6 +75,21 @@ def require_head(engine: Engine) -> None:
         raise SetupError(
             f"the database is at migration {current or 'none'} and must be at {head}: run `expunge migrate`"
         )
+
+
+def check_database(database_url: str) -> None:
+    """Make sure, with one try, that the database is there and has the schema this code needs.
+
+    Raises:
+        SetupError: it is not; the message is one line and shows no password.
+    """
+    engine = open_engine(database_url)
+    try:
+        require_head(engine)
+    except SQLAlchemyError as error:
+        raise SetupError(f"the database cannot be used: {reason_of(error)}") from error
+    finally:
+        engine.dispose()
 
 
 def _config(connection: Connection | None = None) -> Config:

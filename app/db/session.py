@@ -7,28 +7,24 @@ that), so services own their transactions and routes own none.
 """
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Double, Engine, create_engine, event, make_url
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from app.db.connecting import open_postgres, parse_url
 
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
 SCRUB_TIMEOUT_MILLISECONDS = 100
 WRITES = "expunge_writes"
-# A process keeps so many connections open; the service runs so many requests at once (app.main).
-POOL_SIZE = 10
-# Whoever used a connection this recently would have noticed that it was lost.
-PROVEN_SECONDS = 1.0
 
 
 class epoch_now(FunctionElement[float]):
@@ -49,14 +45,18 @@ def _epoch_now_postgres(element: epoch_now, compiler: SQLCompiler, **_: Any) -> 
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-def open_engine(database_url: str) -> Engine:
+def open_engine(database_url: str, *, patience_seconds: float = 0.0) -> Engine:
     """Return an engine for ``database_url``; the folder of an SQLite file is made when missing.
 
-    Errors of the driver show no parameters: they hold keyed hashes of subjects.
+    Connecting to a server that is away is tried again for ``patience_seconds``. Errors of the driver show no
+    parameters: they hold keyed hashes of subjects.
+
+    Raises:
+        SetupError: the URL is not one of a database that can be used here.
     """
-    url = make_url(database_url)
+    url = parse_url(database_url)
     if url.get_backend_name() != "sqlite":
-        return _open_server_engine(url)
+        return open_postgres(url, patience_seconds=patience_seconds)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     connect_args = {"timeout": BUSY_TIMEOUT_SECONDS}
@@ -69,6 +69,15 @@ def open_engine(database_url: str) -> Engine:
 def open_sessions(engine: Engine) -> Sessions:
     """Return the one session type that services take."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def insert_missing(session: Session, table: type[DeclarativeBase]) -> Insert:
+    """Return an INSERT that does nothing when the row is there, even if only another transaction sees it."""
+    match session.get_bind().dialect.name:
+        case "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        case _:
+            return sqlite.insert(table).on_conflict_do_nothing()
 
 
 @contextmanager
@@ -113,25 +122,6 @@ def scrub(engine: Engine) -> bool:
     finally:
         raw.cursor().execute(f"PRAGMA busy_timeout={round(1000 * BUSY_TIMEOUT_SECONDS)}")
         raw.close()
-
-
-def _open_server_engine(url: URL) -> Engine:
-    engine = create_engine(url, pool_size=POOL_SIZE, hide_parameters=True)
-
-    def note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
-        entry.info["used_at"] = time.monotonic()
-
-    def prove(connection: Any, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
-        if time.monotonic() - entry.info.get("used_at", time.monotonic()) < PROVEN_SECONDS:
-            return
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError("the connection was lost") from error
-
-    event.listen(engine, "checkin", note_use)
-    event.listen(engine, "checkout", prove)
-    return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

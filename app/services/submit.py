@@ -60,6 +60,14 @@ class Acknowledgement:
     retry_after: int
 
 
+@dataclass(frozen=True)
+class Try:
+    """One try to submit: the id that its request gets, and whether an earlier try may have stored it."""
+
+    request_id: str
+    is_repeat: bool = False
+
+
 def submit(
     sessions: Sessions,
     submission: Submission,
@@ -68,11 +76,12 @@ def submit(
     keyring: Keyring,
     grace_seconds: float = 0.0,
     idempotency: Idempotency | None = None,
+    own: Try | None = None,
 ) -> str:
     """Store a deletion request and return its id, as ``acknowledge`` does."""
     return acknowledge(
         sessions, submission, tenant=tenant, keyring=keyring, grace_seconds=grace_seconds,
-        idempotency=idempotency,
+        idempotency=idempotency, own=own,
     ).id  # fmt: skip
 
 
@@ -84,15 +93,21 @@ def acknowledge(
     keyring: Keyring,
     grace_seconds: float = 0.0,
     idempotency: Idempotency | None = None,
+    own: Try | None = None,
 ) -> Acknowledgement:
     """Store a deletion request and return what its POST is answered; a repeat gets the first answer.
+
+    The connection may be lost while the commit is on its way: whoever tries again passes the same ``own``
+    id, under which the second try finds what the first one stored.
 
     Raises:
         UnknownModels: the request is narrowed to a model that the tenant does not have.
         IdempotencyKeyReused: the key, or the client's own request id, was used with another body.
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
     """
+    own = own or Try(new_id("del"))
     order = _Order(
+        request_id=own.request_id,
         submission=submission,
         tenant=tenant,
         grace_seconds=grace_seconds,
@@ -103,7 +118,7 @@ def acknowledge(
     for is_last in (False, True):
         try:
             with writing(sessions) as session:
-                request = _stored(session, order)
+                request = _stored(session, order, may_be_there=own.is_repeat or is_last)
             return _acknowledgement(request)
         except IntegrityError:
             # A repeat was in flight and has committed its row meanwhile: the second look finds it.
@@ -116,6 +131,7 @@ def acknowledge(
 class _Order:
     """What one POST asks for, with all that is derived from it before the database is met."""
 
+    request_id: str
     submission: Submission
     tenant: TenantName
     grace_seconds: float
@@ -124,8 +140,11 @@ class _Order:
     uuid_mac: bytes | None
 
 
-def _stored(session: Session, order: _Order) -> Request:
-    """Return the request of an order: that of its first posting, else a new one."""
+def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
+    """Return the request of an order: what an earlier try or posting stored, else a new one."""
+    own = session.get(Request, order.request_id) if may_be_there else None
+    if own is not None:
+        return own
     found = look_before_submitting(
         session,
         tenant=order.tenant,
@@ -165,7 +184,7 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
     models = _models_in_scope(found.models, submission)
     seal_at = posted_at + order.grace_seconds
     request = Request(
-        id=new_id("del"),
+        id=order.request_id,
         tenant=order.tenant,
         status=RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,

@@ -1,4 +1,4 @@
-"""The real application over the real database, in process."""
+"""The real application over each real database, in process."""
 
 import threading
 from collections.abc import Iterator
@@ -13,6 +13,11 @@ from app.main import create_app
 from app.settings import Settings
 from tests.support.client import client_of
 from tests.support.world import World
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

@@ -34,18 +34,18 @@ class Done:
 
 
 class Run(Protocol):
-    """Runs ``expunge`` with a home folder."""
+    """Runs ``expunge`` in an installation."""
 
-    def __call__(self, home: Path, *arguments: str, stdin: str = "", **environment: str) -> Done: ...
+    def __call__(self, settings: Settings, *arguments: str, stdin: str = "", **environment: str) -> Done: ...
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in this process: its own interpreter costs seconds each time."""
 
-    def execute(home: Path, *arguments: str, stdin: str = "", **environment: str) -> Done:
+    def execute(settings: Settings, *arguments: str, stdin: str = "", **environment: str) -> Done:
         with monkeypatch.context() as patch:
-            for name, value in {"EXPUNGE_HOME": str(home), "COLUMNS": "200", **environment}.items():
+            for name, value in {**_environment(settings), "COLUMNS": "200", **environment}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["expunge", *arguments])
             patch.setattr(sys, "stdin", io.StringIO(stdin))
@@ -58,6 +58,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return execute
 
 
+def _environment(settings: Settings) -> dict[str, str]:
+    url = {"EXPUNGE_DATABASE_URL": settings.database_url} if settings.database_url else {}
+    return {"EXPUNGE_HOME": str(settings.home), **url}
+
+
 def _refused(done: Done, code: int = 2) -> str:
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
@@ -66,35 +71,43 @@ def _refused(done: Done, code: int = 2) -> str:
     return done.stderr
 
 
+@pytest.fixture
+def nothing(dialect: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """An installation that nobody has made yet."""
+    url = request.getfixturevalue("empty_postgres_url") if dialect == "postgres" else ""
+    return Settings(home=tmp_path / "new", database_url=url)
+
+
 def test_init_makes_home_keys_database_and_one_admin_key_and_a_second_run_nothing(
-    run: Run, tmp_path: Path
+    run: Run, nothing: Settings
 ) -> None:
-    home = tmp_path / "home"
-    first = json.loads(run(home, "init", "--json").stdout)
+    home = nothing.home
+    first = json.loads(run(nothing, "init", "--json").stdout)
     assert re.fullmatch(r"exp_[0-9a-f]{12}_[\w-]{43}", first["admin_key"])
     assert home.stat().st_mode & 0o777 == 0o700
     keys = sorted((home / "keys").iterdir())
     assert [key.name for key in keys] == ["hmac.key", "plan-root.key", "signing.key"]
     assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
     before = [key.read_text() for key in keys]
-    again = run(home, "init")
+    again = run(nothing, "init")
     assert "everything is there already" in again.stdout
     assert [key.read_text() for key in keys] == before
-    assert len(json.loads(run(home, "keys", "list", "--json").stdout)) == 1
+    assert len(json.loads(run(nothing, "keys", "list", "--json").stdout)) == 1
 
 
-def test_serve_refuses_in_one_line_what_is_not_set_up(run: Run, tmp_path: Path, settings: Settings) -> None:
-    assert "expunge init" in _refused(run(tmp_path / "empty", "serve"))
-    assert not (tmp_path / "empty").exists()
+def test_serve_refuses_in_one_line_what_is_not_set_up(
+    run: Run, nothing: Settings, settings: Settings
+) -> None:
+    assert "expunge init" in _refused(run(nothing, "serve"))
+    assert not nothing.home.exists()
     (settings.keys_folder / "hmac.key").unlink()
-    assert "no key at" in _refused(run(settings.home, "serve"))
+    assert "no key at" in _refused(run(settings, "serve"))
 
 
-def test_a_database_filled_under_another_key_is_refused(run: Run, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    run(home, "init")
-    (home / "keys" / "hmac.key").write_text("ab" * 32 + "\n")
-    assert "another HMAC key" in _refused(run(home, "serve"))
+def test_a_database_filled_under_another_key_is_refused(run: Run, nothing: Settings) -> None:
+    run(nothing, "init")
+    (nothing.keys_folder / "hmac.key").write_text("ab" * 32 + "\n")
+    assert "another HMAC key" in _refused(run(nothing, "serve"))
 
 
 @pytest.mark.parametrize(
@@ -104,46 +117,77 @@ def test_a_database_filled_under_another_key_is_refused(run: Run, tmp_path: Path
 def test_wrong_settings_are_one_line_without_their_values(
     run: Run, settings: Settings, name: str, value: str
 ) -> None:
-    assert value not in _refused(run(settings.home, "keys", "list", **{name: value})).replace(
-        "nonsense URL", ""
+    assert value not in _refused(run(settings, "keys", "list", **{name: value})).replace("nonsense URL", "")
+
+
+COMMANDS = {
+    "serve": ["serve"],
+    "migrate": ["migrate"],
+    "init": ["init"],
+    "keys create": ["keys", "create", "shop", "--scope", "admin"],
+    "keys list": ["keys", "list"],
+    "keys revoke": ["keys", "revoke", "key_1"],
+    "deletions list": ["deletions", "list"],
+    "deletions show": ["deletions", "show", "del_1"],
+    "deletions retry": ["deletions", "retry", "churn"],
+    "models list": ["models", "list"],
+    "models versions": ["models", "versions", "churn"],
+    "subjects readmit": ["subjects", "readmit"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_that_is_not_there_is_one_line_without_its_password(
+    run: Run, migrated_home: Path, command: str
+) -> None:
+    away = Settings(
+        home=migrated_home, database_url="postgresql+psycopg://expunge:sekret@127.0.0.1:9/expunge"
     )
+    said = _refused(run(away, *COMMANDS[command], stdin="ann\n"))
+    assert "the database cannot be used: connection failed" in said
+    assert "sekret" not in said
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql+psycopg://expunge:sekret@host:sekret/expunge"])
+def test_a_url_of_no_database_is_named_and_not_repeated(run: Run, migrated_home: Path, url: str) -> None:
+    said = _refused(run(Settings(home=migrated_home, database_url=url), "serve"))
+    assert said == "error: EXPUNGE_DATABASE_URL is not a database URL\n"
 
 
 def test_a_file_that_is_no_database_is_one_line(run: Run, settings: Settings) -> None:
+    sqlite = Settings(home=settings.home)
     (settings.home / "expunge.db").write_text("not a database " * 100)
-    assert "database" in _refused(run(settings.home, "keys", "list"))
+    assert "database" in _refused(run(sqlite, "keys", "list"))
 
 
 def test_keys_are_created_listed_and_revoked(run: Run, settings: Settings) -> None:
-    made = json.loads(
-        run(settings.home, "keys", "create", "shop", "--scope", "deletions:create", "--json").stdout
-    )
-    assert run(settings.home, "keys", "revoke", made["id"]).returncode == 0
-    (listed,) = json.loads(run(settings.home, "keys", "list", "--json").stdout)
+    made = json.loads(run(settings, "keys", "create", "shop", "--scope", "deletions:create", "--json").stdout)
+    assert run(settings, "keys", "revoke", made["id"]).returncode == 0
+    (listed,) = json.loads(run(settings, "keys", "list", "--json").stdout)
     assert (listed["name"], listed["scopes"]) == ("shop", ["deletions:create"])
     assert listed["revoked_at"] is not None
     assert made["key"] not in json.dumps(listed)
-    _refused(run(settings.home, "keys", "revoke", "key_nix"))
+    _refused(run(settings, "keys", "revoke", "key_nix"))
 
 
 def test_deletions_and_models_are_listed_and_shown(run: Run, settings: Settings, world: World) -> None:
     world.trained(subjects={"ann": 1})
     request_id = world.sealed("ann")
-    assert request_id in run(settings.home, "deletions", "list").stdout
-    shown = json.loads(run(settings.home, "deletions", "show", request_id).stdout)
+    assert request_id in run(settings, "deletions", "list").stdout
+    shown = json.loads(run(settings, "deletions", "show", request_id).stdout)
     assert shown["targets"][0]["truth"]["job"]["status"] == "queued"
-    assert "churn" in run(settings.home, "models", "list").stdout
-    (version,) = json.loads(run(settings.home, "models", "versions", "churn", "--json").stdout)
+    assert "churn" in run(settings, "models", "list").stdout
+    (version,) = json.loads(run(settings, "models", "versions", "churn", "--json").stdout)
     assert version["number"] == 1
-    assert "no job of this model has failed" in run(settings.home, "deletions", "retry", "churn").stdout
-    _refused(run(settings.home, "deletions", "retry", "ghost"))
+    assert "no job of this model has failed" in run(settings, "deletions", "retry", "churn").stdout
+    _refused(run(settings, "deletions", "retry", "ghost"))
 
 
 def test_a_subject_is_readmitted_by_an_id_from_stdin(run: Run, settings: Settings, world: World) -> None:
     world.post("ann")
-    assert run(settings.home, "subjects", "readmit", stdin="ann\n").stdout == "lifted 1 suppressions\n"
-    assert run(settings.home, "subjects", "readmit", stdin="ann\n").stdout == "lifted 0 suppressions\n"
-    _refused(run(settings.home, "subjects", "readmit", stdin="\n"))
+    assert run(settings, "subjects", "readmit", stdin="ann\n").stdout == "lifted 1 suppressions\n"
+    assert run(settings, "subjects", "readmit", stdin="ann\n").stdout == "lifted 0 suppressions\n"
+    _refused(run(settings, "subjects", "readmit", stdin="\n"))
 
 
 @pytest.fixture
@@ -158,33 +202,37 @@ def test_a_receipt_verifies_offline_and_a_changed_one_does_not(
     run: Run, receipt: tuple[Path, Path], tmp_path: Path
 ) -> None:
     token, keys = receipt
-    good = run(tmp_path, "receipt", "verify", str(token), "--keys", str(keys))
+    good = run(Settings(home=tmp_path), "receipt", "verify", str(token), "--keys", str(keys))
     assert (good.returncode, json.loads(good.stdout)) == (0, STATEMENT)
     text = token.read_text()
     token.write_text(text[:40] + ("A" if text[40] != "A" else "B") + text[41:])
-    _refused(run(tmp_path, "receipt", "verify", str(token), "--keys", str(keys)), 1)
+    _refused(run(Settings(home=tmp_path), "receipt", "verify", str(token), "--keys", str(keys)), 1)
 
 
 def test_what_cannot_be_read_is_no_verdict_on_a_receipt(
     run: Run, receipt: tuple[Path, Path], tmp_path: Path
 ) -> None:
     token, keys = receipt
-    _refused(run(tmp_path, "receipt", "verify", str(tmp_path / "none"), "--keys", str(keys)))
+    _refused(run(Settings(home=tmp_path), "receipt", "verify", str(tmp_path / "none"), "--keys", str(keys)))
     keys.write_text("[]")
-    _refused(run(tmp_path, "receipt", "verify", str(token), "--keys", str(keys)))
+    _refused(run(Settings(home=tmp_path), "receipt", "verify", str(token), "--keys", str(keys)))
     keys.write_text("{}")
-    _refused(run(tmp_path, "receipt", "verify", str(token), "--keys", str(keys)), 1)
-    _refused(run(tmp_path, "receipt", "verify", str(token), "--keys", "http://127.0.0.1:9/jwks.json"))
+    _refused(run(Settings(home=tmp_path), "receipt", "verify", str(token), "--keys", str(keys)), 1)
+    _refused(
+        run(
+            Settings(home=tmp_path), "receipt", "verify", str(token), "--keys", "http://127.0.0.1:9/jwks.json"
+        )
+    )
 
 
 def test_the_description_needs_neither_keys_nor_database(run: Run, tmp_path: Path) -> None:
-    done = run(tmp_path / "none", "openapi")
+    done = run(Settings(home=tmp_path / "none"), "openapi")
     assert json.loads(done.stdout)["openapi"].startswith("3.1")
     assert not (tmp_path / "none").exists()
 
 
 def test_a_process_of_its_own_serves_until_it_is_told_to_stop(settings: Settings) -> None:
-    known = {**os.environ, "EXPUNGE_HOME": str(settings.home), "PYTHONPATH": str(ROOT)}
+    known = {**os.environ, **_environment(settings), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0"]
     with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None

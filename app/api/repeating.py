@@ -1,0 +1,55 @@
+"""Routes that try once more when the database connection was lost on the way.
+
+Promises: a request that changes something is repeated only if its second try finds what the first one may
+have stored; any other is answered 503. Waiting for the database to come back is left to the engine.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import structlog
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import DBAPIError
+
+from app.db.ids import new_id
+from app.services.submit import Try
+
+_log = structlog.get_logger()
+_WITHOUT_EFFECT = ("GET", "HEAD")
+
+
+class RepeatingRoute(APIRoute):
+    """A route whose handler runs a second time when its connection was lost."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request."""
+        handle = super().get_route_handler()
+
+        async def handle_again(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except DBAPIError as error:
+                if not _may_repeat(request, error):
+                    raise
+            _log.warning("request_repeated", route=self.path)
+            return await handle(request)
+
+        return handle_again
+
+
+async def get_try(request: Request) -> Try:
+    """Return the id of what this request stores; a repeat gets the same one and is told so."""
+    is_repeat = hasattr(request.state, "own_id")
+    if not is_repeat:
+        request.state.own_id = new_id("del")
+    return Try(request.state.own_id, is_repeat=is_repeat)
+
+
+TryDep = Annotated[Try, Depends(get_try)]
+
+
+def _may_repeat(request: Request, error: DBAPIError) -> bool:
+    """Whether a second try may help and can do no harm; whoever could not connect has waited already."""
+    is_harmless = request.method in _WITHOUT_EFFECT or hasattr(request.state, "own_id")
+    return error.connection_invalidated and is_harmless
