@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench clean
+.PHONY: install demo test lint format bench load clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.door
+	$(BIN)/python -m benchmarks.render
+
+load: $(STAMP)
+	$(BIN)/python -m benchmarks.load --seconds $(or $(SECONDS),60)
 	$(BIN)/python -m benchmarks.render
 
 clean:
