@@ -39,10 +39,10 @@ SELECT id, :tenant, status, 'person',
 FROM bulk
 """
 _TARGETS = """
-INSERT INTO targets (id, request_id, model_id, status, outcome, is_late, done_at)
+INSERT INTO targets (id, request_id, model_id, status, outcome, is_late, posted_at, done_at)
 SELECT 'tgt_' || replace(gen_random_uuid()::text, '-', ''), id, :model_id,
        CASE WHEN status IN ('received', 'held') THEN 'scheduled' ELSE status END,
-       CASE WHEN status = 'completed' THEN 'no_data' END, false,
+       CASE WHEN status = 'completed' THEN 'no_data' END, false, posted_at,
        CASE WHEN status = 'completed' THEN posted_at + 3600 END
 FROM bulk
 """

@@ -176,11 +176,14 @@ class Target(Table):
     __table_args__ = (
         UniqueConstraint("request_id", "model_id"),
         Index("ix_targets_model", "model_id", "status"),
+        Index("ix_targets_page", "model_id", "posted_at", "request_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    # The request's own, for pages of one model's requests; never changes.
+    posted_at: Mapped[float]
     status: Mapped[str]
     outcome: Mapped[str | None]
     through: Mapped[int | None]

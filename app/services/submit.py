@@ -204,7 +204,7 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
         reveal_at=seal_at + _predicted_seconds(models),
     )
     _insert(session, Request, [_values(request)])
-    _insert(session, Target, _targets(request.id, models))
+    _insert(session, Target, _targets(request, models))
     _insert(session, Suppression, _suppressions(request, submission))
     _insert(session, IdempotencyKey, _first_answer(request.id, order, at=posted_at))
     _insert(session, Event, [_values(first_event(request.id, "received", at=posted_at))])
@@ -264,12 +264,13 @@ def _record_refs(submission: Submission) -> JsonObject | None:
     return {dataset: [*sorted(ref.hex() for ref in refs)] for dataset, refs in submission.record_refs.items()}
 
 
-def _targets(request_id: str, models: Sequence[ModelInScope]) -> list[Values]:
+def _targets(request: Request, models: Sequence[ModelInScope]) -> list[Values]:
     return [
         {
             "id": new_id("tgt"),
-            "request_id": request_id,
+            "request_id": request.id,
             "model_id": model.id,
+            "posted_at": request.posted_at,
             "status": TargetStatus.SCHEDULED,
         }
         for model in models
