@@ -7,7 +7,7 @@ PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench chaos trials clean
+.PHONY: install demo test lint format bench load chaos trials clean
 
 install: $(STAMP)
 
@@ -49,6 +49,10 @@ chaos: $(STAMP)
 trials: $(STAMP)
 	$(BIN)/python -m benchmarks.chaos.trials --trials $(or $(TRIALS),500) --setup $(or $(SETUP),both) \
 		$(if $(SEED),--seed $(SEED)) $(if $(WRITE),--write)
+
+load: $(STAMP)
+	$(BIN)/python -m benchmarks.load --seconds $(or $(SECONDS),60)
+	$(BIN)/python -m benchmarks.render
 
 clean:
 	rm -rf $(VENV) .chaos .demo .demo-cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,7 +31,7 @@ from app.domain.scheduling import DAY_SECONDS
 from app.domain.terms import DEFAULT_TENANT, JsonObject, KeyId
 from app.keyring import KEY_BYTES, create_keys, fresh_keys
 from app.logs import configure_logging
-from app.main import create_app, open_context, openapi_document
+from app.main import open_context, openapi_document
 from app.services.api_keys import create_key, has_admin_key, list_keys, revoke_key
 from app.services.change_policy import change_policy
 from app.services.installation import adopt_keys, require_fit
@@ -109,15 +109,20 @@ def migrate_command() -> None:
 
 
 @app.command()
-def serve(host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes behind the port.")] = 1,
+) -> None:
     """Serve the HTTP API; refuses when the keys are missing or the database is not at the head."""
     settings = get_settings()
     with _fit_context(settings) as context:
         adopt_keys(context.sessions, context.keyring)
     configure_logging()
     uvicorn.run(
-        create_app(settings), host=host, port=port, log_config=None, access_log=False, server_header=False
-    )
+        "app.main:create_app_of_several", factory=True, workers=workers, host=host, port=port,
+        log_config=None, access_log=False, server_header=False,
+    )  # fmt: skip
 
 
 @app.command()

@@ -1,16 +1,23 @@
 """The service: the only place that wires settings, engine, keys, store, routers and error handlers."""
 
+import gc
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
 from app.api import deletions, health, models
 from app.api.deps import Context
 from app.api.errors import add_error_handlers, problem_schemas
 from app.api.middleware import BodyLimit, RequestContext
-from app.db.connecting import API_PATIENCE_SECONDS
+from app.db.connecting import API_PATIENCE_SECONDS, POOL_SIZE
 from app.db.session import open_engine, open_sessions
 from app.dispatch import configure_dispatch
 from app.keyring import load_keyring
@@ -48,6 +55,17 @@ def create_app(
     return _assemble(context, max_body_bytes=settings.max_body_bytes)
 
 
+def create_app_of_several() -> FastAPI:
+    """Return the service for one of several server processes; it ends with the process that started it.
+
+    That one ends its children, unless it is killed: then they would go on with nobody to stop them.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return create_app()
+
+
 def open_context(settings: Settings, *, patience_seconds: float = 0.0) -> Context:
     """Return what the service holds while it runs; nothing is written yet."""
     configure_dispatch(settings)
@@ -81,5 +99,15 @@ def _assemble(context: Context | None, *, max_body_bytes: int) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # A thread more than there are connections would only wait for one, and for the interpreter's lock.
+    current_default_thread_limiter().total_tokens = POOL_SIZE
+    # What was imported stays: to look through it again and again would stop every request for a while.
+    gc.collect()
+    gc.freeze()
     yield
     app.state.context.engine.dispose()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

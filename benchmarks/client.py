@@ -64,7 +64,7 @@ class Client:
         return Download(facts=facts, files=files)
 
 
-def wait_until_ready(base_url: str, *, check: Callable[[], None]) -> None:
+def wait_until_ready(base_url: str, *, check: Callable[[], None], path: str = "/readyz") -> None:
     """Wait until the service takes traffic; ``check`` raises when its process is gone.
 
     Raises:
@@ -74,7 +74,7 @@ def wait_until_ready(base_url: str, *, check: Callable[[], None]) -> None:
     while time.monotonic() < until:
         check()
         try:
-            if httpx.get(f"{base_url}/readyz", timeout=1.0).status_code == httpx.codes.OK:
+            if httpx.get(f"{base_url}{path}", timeout=1.0).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass  # not listening yet

@@ -12,7 +12,8 @@ import statistics
 import sys
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ ACCEPTED = 202
 def main() -> int:
     """Measure, print, write."""
     with temporary_home() as home:
-        add_model(home)
+        add_models(home)
         key = home.processes.run("expunge", "keys", "create", "door", "--scope", "deletions:create").strip()
         bare = bare_transactions_a_second(home.folder / "bare.db")
         ended = posts(home.processes, key=key)
@@ -43,8 +44,8 @@ def main() -> int:
     return 0
 
 
-def add_model(home: Home) -> None:
-    """Give the requests a target: one model on the digits, whose training waits for a worker."""
+def add_models(home: Home, *, names: Sequence[str] = ("digits",)) -> dict[str, str]:
+    """Give the requests targets: models on the digits, whose training waits for a worker; name -> id."""
     home.processes.run("expunge-worker", "import", "digits", "--name", "digits")
     recipe, policy = read_recipe(RECIPES / "digits.toml")
     new = NewModel(
@@ -56,7 +57,12 @@ def add_model(home: Home) -> None:
         training_seconds=1.0,
     )
     place = partial(placer, home.own.keyring, recipe)
-    create_model(home.own.sessions, new, tenant=DEFAULT_TENANT, place=place)
+    return {
+        name: create_model(
+            home.own.sessions, replace(new, name=name), tenant=DEFAULT_TENANT, place=place
+        ).model_id
+        for name in names
+    }
 
 
 def posts(processes: Processes, *, key: str) -> list[tuple[float, float]]:

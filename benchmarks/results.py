@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -54,6 +54,13 @@ class Sheet:
             device=self.device,
             command=self.command,
         )
+
+    def quantile(
+        self, metric: str, values: Sequence[float], *, percent: int, unit: str, baseline: str
+    ) -> Row:
+        """Return a row of a percentile with the range of all values."""
+        cut = statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+        return replace(self.median(metric, values, unit=unit, baseline=baseline), value=_rounded(cut))
 
     def one(self, metric: str, value: float, *, unit: str, baseline: str) -> Row:
         """Return a row of a single measurement."""

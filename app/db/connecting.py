@@ -18,11 +18,12 @@ from app.domain.errors import SetupError
 # A client of the API waits so long for a server that restarts; a worker has nobody who waits for it.
 API_PATIENCE_SECONDS = 5.0
 WORKER_PATIENCE_SECONDS = 60.0
-# A process keeps so many connections open; the service runs so many requests at once (app.main).
+# A process keeps so many connections open, and the service runs so many requests at once (app.main).
 POOL_SIZE = 10
 POOL_TIMEOUT_SECONDS = 5
-# Whoever used a connection this recently would have noticed that it was lost.
-PROVEN_SECONDS = 1.0
+# No server dies and comes back within this time, so whoever used a connection would have noticed its loss.
+_PROVEN_SECONDS = 0.1
+_USED_AT = "expunge_used_at"
 _ATTEMPT_SECONDS = 3
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -97,19 +98,19 @@ def reason_of(error: SQLAlchemyError) -> str:
 
 
 def _note_use(_connection: object, entry: ConnectionPoolEntry) -> None:
-    entry.info["used_at"] = time.monotonic()
+    entry.info[_USED_AT] = time.monotonic()
 
 
 def _prove(
     dialect: Dialect, connection: Any, entry: ConnectionPoolEntry, _proxy: PoolProxiedConnection
 ) -> None:
-    """Ask a connection that has been idle whether it is still there: asking each time costs a round trip."""
-    if time.monotonic() - entry.info.get("used_at", time.monotonic()) < PROVEN_SECONDS:
+    """Ask a connection whether it lives, unless somebody has just used it: asking is a round trip."""
+    if time.monotonic() - entry.info.get(_USED_AT, time.monotonic()) < _PROVEN_SECONDS:
         return
     try:
         dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error as error:
-        raise InvalidatePoolError("the connection was lost") from error
+        raise InvalidatePoolError("the connection was lost while it was idle") from error
 
 
 def _patient(patience_seconds: float) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """Queries about requests, targets, events, receipts and suppressions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -284,17 +284,17 @@ def page_of_requests(
     that product scopes see at that time. Each status that shows as the wanted one is looked for by itself,
     so that an index in the order of the page answers it however few there are.
     """
-    by = (_sort_column(filters), Request.id)
-    common = [Request.tenant == tenant, *_narrowing(session, filters, tenant=tenant, as_shown_at=as_shown_at)]
+    by, pool = _order_and_pool(session, filters, tenant=tenant, as_shown_at=as_shown_at)
     if after is not None:
-        common.append(tuple_(*by) < tuple_(*after))
+        pool = pool.where(tuple_(*by) < tuple_(*after))
     order = [column.desc() for column in by]
     parts = [
-        select(Request.id).where(*common, part).order_by(*order).limit(limit).subquery().select()
+        pool.where(part).order_by(*order).limit(limit).subquery().select()
         for part in _with_status(filters.status, as_shown_at=as_shown_at)
     ]
+    shown = _sort_column(filters).desc(), Request.id.desc()
     query = select(Request).where(Request.id.in_(union_all(*parts)))
-    return session.scalars(query.order_by(*order).limit(limit)).all()
+    return session.scalars(query.order_by(*shown).limit(limit)).all()
 
 
 def position_in(filters: Filters, request: Request) -> tuple[float, str]:
@@ -306,18 +306,26 @@ def _sort_column(filters: Filters) -> InstrumentedAttribute[float]:
     return Request.posted_at if filters.due_before is None else Request.due_at
 
 
-def _narrowing(
+def _order_and_pool(
     session: Session, filters: Filters, *, tenant: str, as_shown_at: float | None
-) -> Iterator[ColumnElement[bool]]:
-    if filters.model is not None:
-        # Looked up beforehand: the database plans a few requests of one model otherwise than very many.
+) -> tuple[tuple[InstrumentedAttribute[float], InstrumentedAttribute[str]], Select[str]]:
+    """Return by what a list is sorted, and the query of all its ids but for the status.
+
+    A model's requests are found through its targets, which know when they were posted.
+    """
+    if filters.model is None:
+        by, pool = (_sort_column(filters), Request.id), select(Request.id)
+    else:
         model_id = session.scalar(select(Model.id).where(Model.tenant == tenant, Model.name == filters.model))
-        named = select(Target.request_id).where(Target.model_id == (model_id or ""))
+        is_by_due = filters.due_before is not None
+        by = (Request.due_at if is_by_due else Target.posted_at, Target.request_id)
+        pool = select(Target.request_id).join(Request, Request.id == Target.request_id)
+        pool = pool.where(Target.model_id == (model_id or ""))
         if as_shown_at is not None:
-            named = named.where(Target.is_late.is_(False))
-        yield Request.id.in_(named)
+            pool = pool.where(Target.is_late.is_(False))
     if filters.due_before is not None:
-        yield Request.due_at < filters.due_before
+        pool = pool.where(Request.due_at < filters.due_before)
+    return by, pool.where(Request.tenant == tenant)
 
 
 def _with_status(status: RequestStatus | None, *, as_shown_at: float | None) -> list[ColumnElement[bool]]:

@@ -7,6 +7,7 @@ that), so services own their transactions and routes own none.
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from app.db.connecting import open_postgres, parse_url
 Sessions = sessionmaker[Session]
 BUSY_TIMEOUT_SECONDS = 30.0
 WRITES = "expunge_writes"
+_TURN = threading.Lock()
 
 
 class epoch_now(FunctionElement[float]):
@@ -82,7 +84,7 @@ def insert_missing(session: Session, table: type[DeclarativeBase]) -> Insert:
 @contextmanager
 def writing(sessions: Sessions) -> Iterator[Session]:
     """One transaction that may write."""
-    with sessions() as session:
+    with sessions() as session, _turn(session):
         session.connection(execution_options={WRITES: True})
         try:
             yield session
@@ -103,6 +105,23 @@ def reading(sessions: Sessions) -> Iterator[Session]:
         if session.get_bind().dialect.name != "sqlite":
             session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         yield session
+
+
+@contextmanager
+def _turn(session: Session) -> Iterator[None]:
+    """Let the writers of one process wait in a row on SQLite, which has one writer at a time anyway.
+
+    SQLite itself waits by sleeping longer and longer: whoever came first would get in last.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        yield
+        return
+    has_turn = _TURN.acquire(timeout=BUSY_TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        if has_turn:
+            _TURN.release()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -193,7 +193,7 @@ class Target(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(ForeignKey("requests.id"))
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
-    # The request's own, for pages of one model's requests.
+    # The request's own, for pages of one model's requests; never changes.
     posted_at: Mapped[float]
     status: Mapped[str]
     outcome: Mapped[str | None]

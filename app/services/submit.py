@@ -42,14 +42,6 @@ class Idempotency:
 
 
 @dataclass(frozen=True)
-class Try:
-    """One try to submit: the id that its request gets, and whether an earlier try may have stored it."""
-
-    request_id: str
-    is_repeat: bool = False
-
-
-@dataclass(frozen=True)
 class Acknowledgement:
     """The answer to a POST, from columns that never change: a repeat gets the same.
 
@@ -66,6 +58,14 @@ class Acknowledgement:
     commitment: bytes
     nonce: bytes | None
     retry_after: int
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try to submit: the id that its request gets, and whether an earlier try may have stored it."""
+
+    request_id: str
+    is_repeat: bool = False
 
 
 def submit(
@@ -109,7 +109,7 @@ def acknowledge(
     """
     own = own or Try(new_id("del"))
     order = _Order(
-        own_id=own.request_id,
+        request_id=own.request_id,
         submission=submission,
         tenant=tenant,
         grace_seconds=grace_seconds,
@@ -120,8 +120,7 @@ def acknowledge(
     for is_last in (False, True):
         try:
             with writing(sessions) as session:
-                stored = session.get(Request, own.request_id) if own.is_repeat or is_last else None
-                request = stored or _stored(session, order)
+                request = _stored(session, order, may_be_there=own.is_repeat or is_last)
             return _acknowledgement(request)
         except IntegrityError:
             # A repeat was in flight and has committed its row meanwhile: the second look finds it.
@@ -134,7 +133,7 @@ def acknowledge(
 class _Order:
     """What one POST asks for, with all that is derived from it before the database is met."""
 
-    own_id: str
+    request_id: str
     submission: Submission
     tenant: TenantName
     grace_seconds: float
@@ -143,8 +142,11 @@ class _Order:
     uuid_mac: bytes | None
 
 
-def _stored(session: Session, order: _Order) -> Request:
-    """Return the request of an order: that of its first posting, else a new one."""
+def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
+    """Return the request of an order: what an earlier try or posting stored, else a new one."""
+    own = session.get(Request, order.request_id) if may_be_there else None
+    if own is not None:
+        return own
     found = look_before_submitting(
         session,
         tenant=order.tenant,
@@ -184,7 +186,7 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
     models = _models_in_scope(found.models, submission)
     seal_at = posted_at + order.grace_seconds
     request = Request(
-        id=order.own_id,
+        id=order.request_id,
         tenant=order.tenant,
         status=RequestStatus.HELD if any(model.is_held for model in models) else RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
