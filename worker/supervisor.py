@@ -182,18 +182,23 @@ class Supervisor:
                 )
 
     def _ask_machine(self) -> tuple[str, str]:
+        try:
+            environment_digest, device_class = self._probed()
+        except (OSError, EOFError) as error:
+            hint = "is the worker installed? pip install 'expunge[worker]'"
+            raise SetupError(f"no child process could say what this machine is; {hint}") from error
+        return str(environment_digest), str(device_class)
+
+    def _probed(self) -> tuple[str, str]:
         answer, other_end = self._context.Pipe()
         probe = self._context.Process(target=_enter_probe, args=(other_end,))
         probe.start()
         other_end.close()
         try:
-            environment_digest, device_class = answer.recv()
-        except EOFError as error:
-            hint = "is the worker installed? pip install 'expunge[worker]'"
-            raise SetupError(f"no child process could say what this machine is; {hint}") from error
+            said: tuple[str, str] = answer.recv()
+            return said
         finally:
             probe.join()
-        return str(environment_digest), str(device_class)
 
 
 def _enter_probe(answer: Connection) -> None:

@@ -50,7 +50,7 @@ def claim_next(
                 continue
             if has_attempts_left(job.num_attempts, job.num_without_progress):
                 return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
-            _end_failed(session, job, error=job.error or "the worker died without a word", is_retryable=True)
+            _end_failed(session, job, error=_last_word(job), is_retryable=True)
     return None
 
 
@@ -184,7 +184,7 @@ def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
 
 def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
     if job.owner is not None:
-        job.error = f"the lease of {job.owner} ran out"
+        job.error = _last_word(job)
     job.status = JobStatus.RUNNING
     job.owner, job.fence = owner, job.fence + 1
     job.lease_until = at + lease_seconds
@@ -199,6 +199,11 @@ def _take(job: Job, *, owner: str, at: float, lease_seconds: float) -> Claim:
         owner=owner,
         fence=job.fence,
     )
+
+
+def _last_word(job: Job) -> str:
+    """Say why the last attempt ended: who held the job to the end of its lease could not say so."""
+    return str(job.error) if job.owner is None else f"the lease of {job.owner} ran out"
 
 
 def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool) -> None:

@@ -71,7 +71,7 @@ class LosesOptimizerState(ResumesLateAndDeniesIt):
     def _resume_point(
         self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
     ) -> ResumePoint:
-        honest = Replay()._resume_point(context, scope, shard=shard, keys=keys)
+        honest = Replay()._resume_point(context, scope, shard=shard, keys=keys, own=own)
         assert honest.checkpoint is not None
         state = restore(
             _bytes(context, honest.checkpoint), context.recipe, shard=shard, device=context.device

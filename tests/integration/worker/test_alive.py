@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from app.services.workers import WorkerFacts
 from app.settings import Settings
 from worker.housekeeper import Housekeeper
 from worker.installation import open_installation
@@ -9,7 +10,9 @@ from worker.installation import open_installation
 
 def test_a_worker_touches_its_file_at_every_sweep(settings: Settings, tmp_path: Path) -> None:
     alive = tmp_path / "alive"
-    housekeeper = Housekeeper(open_installation(settings.model_copy(update={"alive_file": alive})))
+    own = open_installation(settings.model_copy(update={"alive_file": alive}))
+    facts = WorkerFacts(owner="w", device_class="cpu", environment_digest="e" * 64)
+    housekeeper = Housekeeper(own, facts)
     assert not alive.exists()
     housekeeper.sweep()
     first = alive.stat().st_mtime_ns

@@ -72,7 +72,7 @@ def test_a_job_that_dies_without_progress_fails_after_its_attempts(queued: World
         queued.expire(claim)
     assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
     view = job_view(queued.sessions, claim.job_id)
-    assert (view.status, view.error) == (JobStatus.FAILED, "the worker died without a word")
+    assert (view.status, view.error) == (JobStatus.FAILED, "the lease of worker ran out")
     with pytest.raises(LeaseLost):
         report_progress(queued.sessions, claim, {})
 
