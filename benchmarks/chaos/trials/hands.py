@@ -23,7 +23,7 @@ from app.services.claim import claim_next, finish, heartbeat
 from models_store.blobs import BlobStore
 from tests.support.world import ENVIRONMENT, World
 
-LEASE_SECONDS = 0.4
+LEASE_SECONDS = 0.8
 PATIENCE_SECONDS = 60.0
 MODEL = "churn"
 CLAIMED = "claimed"
