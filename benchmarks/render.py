@@ -40,9 +40,11 @@ def _part(path: Path) -> str:
 
 
 def _claim(name: str) -> str:
-    """Return what a module says it measures, without running it."""
-    source = Path(__file__).parent / f"{name}.py"
-    docstring = ast.get_docstring(ast.parse(source.read_text())) if source.exists() else None
+    """Return what a module says it measures, without running it; ``chaos-rerun`` is of ``chaos/rerun``."""
+    place = Path(__file__).parent / name.replace("-", "/")
+    sources = (place.with_suffix(".py"), place / "__main__.py", place.parent / "__main__.py")
+    found = next((source for source in sources if source.exists()), None)
+    docstring = ast.get_docstring(ast.parse(found.read_text())) if found else None
     return docstring or ""
 
 

@@ -201,7 +201,7 @@ class Installation:
         """Return the running job that a worker holds."""
         query = "SELECT id, fence, step FROM jobs WHERE status = 'running' AND owner LIKE :owner"
         with suppress(SQLAlchemyError):  # the database may be away
-            return next(iter(self.rows(query, owner=f"%:{role.pid}%")), None)
+            return next(iter(self.rows(query, owner=f"%:{role.pid}")), None)
         return None
 
     def stop_all(self) -> dict[str, int | None]:
@@ -289,7 +289,7 @@ def forkserver_of(role: Role) -> int | None:
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(role.pid).children():
             if any("forkserver" in part for part in process.cmdline()):
-                return process.pid
+                return int(process.pid)
     return None
 
 
@@ -299,7 +299,7 @@ def child_of(role: Role) -> int | None:
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(forkserver).children() if forkserver else ():
             if process.status() != psutil.STATUS_ZOMBIE:
-                return process.pid
+                return int(process.pid)
     return None
 
 

@@ -34,7 +34,7 @@ def rows_of(made: Sheet, history: list[Event], left: Remains, *, logs: Path, num
     ]  # fmt: skip
     rows = [made.one(metric, value, unit=unit, baseline=against) for metric, value, unit, against in counts]
     waits = rerun_seconds(history)
-    return rows + waits_rows(made, waits, against="kill -9 of a worker with a job; lease 3 s")
+    return rows + waits_rows(made, waits, against="a killed worker's job while it storms on; lease 3 s")
 
 
 def waits_rows(made: Sheet, waits: Sequence[float], *, against: str) -> list[Row]:

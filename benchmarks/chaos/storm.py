@@ -14,7 +14,7 @@ from benchmarks.chaos.history import Died, Recorder, Repaired, Struck
 from benchmarks.chaos.installation import Installation, child_of
 
 GAP_SECONDS = (0.1, 1.3)
-IDLE_SECONDS = 6.0
+IDLE_SECONDS = 4.0
 GLANCE_SECONDS = 0.05
 REBIRTH_SECONDS = 0.5
 

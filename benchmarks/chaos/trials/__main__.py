@@ -60,14 +60,15 @@ def run(setup: str, *, num_trials: int, seed: int) -> list[Lane]:
             for number in range(NUM_LANES)
         ]
         shares = [len(range(number, num_trials, NUM_LANES)) for number in range(NUM_LANES)]
-        try:
-            with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(NUM_LANES) as pool:
+            try:
                 list(pool.map(Lane.run, lanes, shares))
-            for lane in lanes:
-                lane.check_line()
-        finally:
-            for lane in lanes:
-                lane.close()
+            finally:
+                # Before the pool waits for its threads: they end when their hands do.
+                for lane in lanes:
+                    lane.close()
+        for lane in lanes:
+            lane.check_line()
     return lanes
 
 

@@ -22,8 +22,9 @@ from app.keyring import Keyring
 from app.services.claim import claim_next, finish, heartbeat
 from models_store.blobs import BlobStore
 from tests.support.world import ENVIRONMENT, World
+from worker.processes import die_with_parent
 
-LEASE_SECONDS = 0.4
+LEASE_SECONDS = 0.8
 PATIENCE_SECONDS = 60.0
 MODEL = "churn"
 CLAIMED = "claimed"
@@ -103,6 +104,7 @@ def start_hand(home: Home) -> Hand:
 
 def work(home: Home, pipe: Connection) -> None:
     """Do what a worker does with every id that comes, without the training; the entry point of a hand."""
+    die_with_parent()
     world = home.world()
     while True:
         job_id, dwell_seconds = pipe.recv()

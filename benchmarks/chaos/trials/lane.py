@@ -11,8 +11,10 @@ from pathlib import Path
 from sqlalchemy import text
 
 from app.db.migrate import upgrade
-from app.domain.terms import JobId
+from app.domain.status import JobStatus
+from app.domain.terms import JobId, ModelId
 from app.keyring import create_keys, load_keyring
+from app.services.retry import retry_failed
 from app.settings import Settings
 from benchmarks.chaos.trials.hands import (
     CLAIMED,
@@ -90,14 +92,12 @@ class Lane:
         return [*stories, holder.story(), *([] if stories else [heir.story()])]
 
     def _judge(self, job_id: JobId, stories: list[Story]) -> None:
-        """Note what no trial may show, and end the job if nobody could."""
-        while self._rows("SELECT 1 FROM jobs WHERE id = :id AND status != 'succeeded'", id=job_id):
-            time.sleep(GLANCE_SECONDS)
-            self.hands[0].deliver(job_id, dwell_seconds=0.0)
-            stories.append(self.hands[0].story())
-        (found,) = self._rows("SELECT count(*) AS num FROM versions WHERE job_id = :id", id=job_id)
-        if found["num"] != 1:
-            self.wrong.append(f"{job_id}: {found['num']} versions")
+        """Note what no trial may show, once the deletion's version is out."""
+        last = self._end(job_id, stories)
+        for job in {job_id, last}:
+            (found,) = self._rows("SELECT count(*) AS num FROM versions WHERE job_id = :id", id=job)
+            if found["num"] != (job == last):
+                self.wrong.append(f"{job}: {found['num']} versions")
         claims = sorted((s for s in stories if s.fence is not None), key=lambda s: s.fence or 0)
         for story, successor in pairwise(claims):
             if story.fence == successor.fence:
@@ -106,6 +106,21 @@ class Lane:
                 self.fenced[write.name] += not write.got_through
                 if write.began > successor.claimed and write.got_through:
                     self.wrong.append(f"{job_id}: a stale {write.name} got through")
+
+    def _end(self, job_id: JobId, stories: list[Story]) -> JobId:
+        """Let a hand end what nobody has; what used up its attempts is tried again, as by an operator."""
+        last = job_id
+        while True:
+            (job,) = self._rows("SELECT status, model_id FROM jobs WHERE id = :id", id=last)
+            if job["status"] == JobStatus.SUCCEEDED:
+                return last
+            if job["status"] == JobStatus.FAILED:
+                (last,) = retry_failed(self.world.sessions, ModelId(str(job["model_id"])))
+            time.sleep(GLANCE_SECONDS)
+            self.hands[0].deliver(last, dwell_seconds=0.0)
+            story = self.hands[0].story()
+            if last == job_id:
+                stories.append(story)
 
     def check_line(self) -> None:
         """Note what the whole line of versions shows wrong."""
