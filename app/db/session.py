@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event
+from sqlalchemy import Connection, Double, Engine, Insert, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -79,6 +79,15 @@ def insert_missing(session: Session, table: type[DeclarativeBase]) -> Insert:
             return postgresql.insert(table).on_conflict_do_nothing()
         case _:
             return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def exclude_writers(session: Session, table: type[DeclarativeBase]) -> None:
+    """Wait for whoever is writing to a table, and let nobody else do it until this transaction ends.
+
+    On SQLite a writing transaction has excluded all others since it began.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"LOCK TABLE {table.__tablename__} IN SHARE MODE"))
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from sqlalchemy import insert, select
 
 from app.db.jobs import now
 from app.db.requests import live_suppressions
-from app.db.session import Sessions, reading, writing
-from app.db.tables import Dataset, Record
+from app.db.session import Sessions, exclude_writers, reading, writing
+from app.db.tables import Dataset, Record, Suppression
 from app.domain.errors import NameTaken
 from app.domain.terms import DatasetId, JsonObject, TenantName
 
@@ -84,9 +84,6 @@ def add_dataset(
         query = select(Dataset.id).where(Dataset.tenant == tenant, Dataset.name == new.name)
         if session.scalar(query) is not None:
             raise NameTaken(f"a dataset called {new.name!r} stands already")
-        subjects, refs = live_suppressions(session, tenant=tenant, now=now(session))
-        if not (subjects <= honoured.subject_refs and refs <= honoured.record_refs):
-            raise SuppressedMeanwhile
         session.add(
             Dataset(
                 id=new.id,
@@ -99,3 +96,8 @@ def add_dataset(
         )
         session.flush()
         session.execute(insert(Record), [{"dataset_id": new.id, **record} for record in records])
+        # Last, and nobody posts until it is committed: a deletion that comes after it sees the dataset.
+        exclude_writers(session, Suppression)
+        subjects, refs = live_suppressions(session, tenant=tenant, now=now(session))
+        if not (subjects <= honoured.subject_refs and refs <= honoured.record_refs):
+            raise SuppressedMeanwhile
