@@ -1,0 +1,44 @@
+"""A stand-in for the interim methods to come: it changes the weights, and claims no more than that."""
+
+import torch
+
+from app.db.models import files_of, version_with_manifest
+from app.db.session import reading
+from app.domain.status import Guarantee
+from app.services.prepare import Scope
+from app.services.references import put_blob
+from models_store.tensors import unpack
+from worker.context import JobContext
+from worker.data.records import RecordTable
+from worker.training.state import initial_state, pack_state
+from worker.unlearners import Prediction, Unlearned
+
+
+class Shift:
+    """Adds a little to every weight of the version it is built on."""
+
+    name = "shift"
+    guarantee = Guarantee.EMPIRICAL
+
+    def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
+        """Say that no block will run."""
+        return Prediction(resumes_after=[-1], resumes_from=[None], num_blocks=0)
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+    ) -> Unlearned:
+        """Store the shifted weights of the base."""
+        own = context.installation
+        with reading(own.sessions) as session:
+            base = version_with_manifest(session, context.claim.model_id, digest=scope.base)
+            assert base is not None
+            (weights_file,) = (file for file in files_of(session, base.id) if "weights" in file.name)
+        tensors, _ = unpack(own.store.get(weights_file.digest))
+        state = initial_state(context.recipe, shard=0, device=context.device)
+        with torch.no_grad():
+            state.net.load_state_dict({name: tensor + 1e-3 for name, tensor in tensors.items()})
+        digest = put_blob(own.sessions, pack_state(state), claim=context.claim, store=own.store)
+        return Unlearned(
+            constituents=[digest], resumed_after=[-1], resumed_from=[None], num_blocks=0, num_records=0,
+            loop_seconds=0.0, checkpoint_seconds=0.0,
+        )  # fmt: skip
