@@ -17,13 +17,13 @@ from app.db.models import alias_version, lock_model
 from app.db.records import dataset_named
 from app.db.requests import SEALED, lock_request, sealed_requests, targets_of
 from app.db.session import Sessions, reading, writing
-from app.db.tables import Model, Placement, Record, Target
+from app.db.tables import Model, Placement, Record
 from app.domain.errors import Refused
-from app.domain.status import JobKind, TargetStatus
+from app.domain.status import JobKind
 from app.domain.terms import JobId, JsonObject, ModelId, TenantName
 from app.services.change_policy import apply_policy
 from app.services.queue_job import queue_job
-from app.services.seal import seal_target
+from app.services.seal import add_late_target, seal_target
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,5 @@ def _take_over(sessions: Sessions, request_id: str, *, model_id: ModelId) -> Non
         has_target = any(known.id == model_id for _, known in targets_of(session, request_id))
         if has_target or request.status not in SEALED:
             return
-        target = Target(
-            id=new_id("tgt"),
-            request_id=request.id,
-            model_id=model.id,
-            posted_at=request.posted_at,
-            status=TargetStatus.SCHEDULED,
-            is_late=True,
-        )
-        session.add(target)
-        session.flush()
+        target = add_late_target(session, request, model=model)
         seal_target(session, request, target=target, model=model)

@@ -68,17 +68,22 @@ def add_missing_targets(session: Session, request: Request) -> None:
     known = {model.id for _, model in targets_of(session, request.id)}
     for model in all_models(session, tenant=request.tenant):
         if model.id not in known:
-            session.add(
-                Target(
-                    id=new_id("tgt"),
-                    request_id=request.id,
-                    model_id=model.id,
-                    posted_at=request.posted_at,
-                    status=TargetStatus.SCHEDULED,
-                    is_late=True,
-                )
-            )
+            add_late_target(session, request, model=model)
+
+
+def add_late_target(session: Session, request: Request, *, model: Model) -> Target:
+    """Give a request a target in a model that was created after it was posted; products never see it."""
+    target = Target(
+        id=new_id("tgt"),
+        request_id=request.id,
+        model_id=model.id,
+        posted_at=request.posted_at,
+        status=TargetStatus.SCHEDULED,
+        is_late=True,
+    )
+    session.add(target)
     session.flush()
+    return target
 
 
 def seal_target(session: Session, request: Request, *, target: Target, model: Model) -> list[JobId]:
