@@ -125,10 +125,10 @@ def requests_to_close(session: Session, *, limit: int = 100) -> Sequence[str]:
     return session.scalars(query.order_by(Request.posted_at, Request.id).limit(limit)).all()
 
 
-def sealed_requests(session: Session, *, tenant: str) -> Sequence[Request]:
-    """Return the requests that a model created now must start with; the others get a target when sealed."""
-    query = select(Request).where(
-        Request.tenant == tenant, Request.status.in_(SEALED), Request.is_narrowed_by_models.is_(False)
+def open_requests(session: Session, *, tenant: str) -> Sequence[str]:
+    """Return the ids of the requests that a model created now must forget too, oldest first."""
+    query = select(Request.id).where(
+        Request.tenant == tenant, Request.status.in_(OPEN), Request.is_narrowed_by_models.is_(False)
     )
     return session.scalars(query.order_by(Request.posted_at, Request.id)).all()
 

@@ -28,6 +28,7 @@ from app.keyring import Keyring
 from app.services.events import append_event, chain_head
 from app.services.move_target import move_target
 from app.services.publish import version_findings
+from app.services.seal import seal_late_targets
 from app.signing import sign
 
 _log = structlog.get_logger()
@@ -72,9 +73,14 @@ def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: Erase
         if any(_is_being_read(session, request, model=model) for _, model in targets):
             return False
         erasures = [
-            _erase(session, request, dataset=dataset, erase=erase)
+            _planned_erasure(session, request, dataset=dataset)
             for dataset in _datasets(session, request, targets)
         ]
+        # After the look at who uses the records: a model that comes later finds them gone.
+        if seal_late_targets(session, request) is not None:
+            return False
+        for erasure in erasures:
+            _erase(session, erasure, erase=erase)
         _complete_targets(session, targets, erasures)
         _complete(session, request, targets=targets, erasures=erasures, keyring=keyring)
         return True
@@ -142,17 +148,21 @@ def _datasets(
     return session.scalars(query).all()
 
 
-def _erase(session: Session, request: Request, *, dataset: Dataset, erase: EraseRows) -> _Erasure:
+def _planned_erasure(session: Session, request: Request, *, dataset: Dataset) -> _Erasure:
+    """Say which records of a dataset nobody uses any more, and who uses the others."""
     rows = _rows_of(session, request, dataset_id=dataset.id)
     if not rows:
         return _Erasure(dataset=dataset, erased=[], used_by=[])
     users = {model.name: _rows_in_use(session, model, rows) for model in models_on(session, dataset.id)}
     in_use = set().union(*users.values()) if users else set()
     free = [row for row in rows if row not in in_use]
-    if free:
-        erase(DatasetId(dataset.id), free)
-        delete_records(session, dataset.id, free)
     return _Erasure(dataset=dataset, erased=free, used_by=[name for name, used in users.items() if used])
+
+
+def _erase(session: Session, erasure: _Erasure, *, erase: EraseRows) -> None:
+    if erasure.erased:
+        erase(DatasetId(erasure.dataset.id), erasure.erased)
+        delete_records(session, erasure.dataset.id, erasure.erased)
 
 
 def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
@@ -162,9 +172,10 @@ def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
     if version is not None:
         settled = version.settled
     else:
-        # A model without a version holds nothing, unless a training may be reading right now.
-        trains = active_job(session, model.id, kind=JobKind.TRAIN) is not None
-        settled = 0 if trains else model.num_sealed
+        # A model without a version holds nothing but what a training that has fixed its n reads right now.
+        job = active_job(session, model.id, kind=JobKind.TRAIN)
+        prepared = {} if job is None else job.outputs.get("prepare", {})
+        settled = int(prepared.get("covers", model.num_sealed))
     return {row for row in rows if row not in numbers or numbers[row] > settled}
 
 

@@ -15,7 +15,7 @@ from app.db.ids import new_id
 from app.db.jobs import active_job
 from app.db.models import alias_version, lock_model
 from app.db.records import dataset_named
-from app.db.requests import SEALED, lock_request, sealed_requests, targets_of
+from app.db.requests import SEALED, lock_request, open_requests
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Model, Placement, Record
 from app.domain.errors import Refused
@@ -23,7 +23,7 @@ from app.domain.status import JobKind
 from app.domain.terms import JobId, JsonObject, ModelId, TenantName
 from app.services.change_policy import apply_policy
 from app.services.queue_job import queue_job
-from app.services.seal import add_late_target, seal_target
+from app.services.seal import seal_late_targets
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def create_model(
         if model is None:
             model = _insert(session, new, tenant=tenant, place=place)
         model_id = ModelId(model.id)
-    # From here on whoever seals a request sees the model. What was sealed before is taken over now.
+    # From here on whoever seals or closes a request sees the model. What was sealed before is taken over now.
     with reading(sessions) as session:
-        open_ids = [request.id for request in sealed_requests(session, tenant=tenant)]
+        open_ids = open_requests(session, tenant=tenant)
     for request_id in open_ids:
-        _take_over(sessions, request_id, model_id=model_id)
+        _take_over(sessions, request_id)
     return _order_training(sessions, new, model_id=model_id, is_new=is_new)
 
 
@@ -144,16 +144,13 @@ def _insert_placements(session: Session, model: Model, *, place: PlaceRecords) -
         session.execute(insert(Placement), rows)
 
 
-def _take_over(sessions: Sessions, request_id: str, *, model_id: ModelId) -> None:
+def _take_over(sessions: Sessions, request_id: str) -> None:
     """Give a sealed request a target in the new model; when products see it completed stays as it was.
 
-    Requests for somebody whom nobody held are closed by now: a later ``reveal_at`` would tell them apart.
+    The lock waits for a sealing under way. What is not sealed yet is left to its sealing. Requests for
+    somebody whom nobody held are closed by now: a later ``reveal_at`` would tell them apart.
     """
     with writing(sessions) as session:
         request = lock_request(session, request_id)
-        model = lock_model(session, model_id)
-        has_target = any(known.id == model_id for _, known in targets_of(session, request_id))
-        if has_target or request.status not in SEALED:
-            return
-        target = add_late_target(session, request, model=model)
-        seal_target(session, request, target=target, model=model)
+        if request.status in SEALED:
+            seal_late_targets(session, request)

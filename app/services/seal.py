@@ -47,7 +47,8 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
         request = lock_request(session, request_id)
         if request.status != RequestStatus.RECEIVED:
             return []
-        add_missing_targets(session, request)
+        for model in _unknown_models(session, request):
+            _add_late_target(session, request, model=model)
         targets = targets_of(session, request_id)
         lock_models(session, [model.id for _, model in targets])
         request.status = RequestStatus.SCHEDULED
@@ -57,21 +58,33 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
         return [job_id for queued in jobs for job_id in queued]
 
 
-def add_missing_targets(session: Session, request: Request) -> None:
-    """Give a request a target in every model that was created since it was posted; the caller has locked it.
+def seal_late_targets(session: Session, request: Request) -> list[JobId] | None:
+    """Give a sealed request a target in every model created since, and seal those; None if there is none.
 
-    On Postgres a model and a request that are committed at the same moment do not see each other: whichever
-    looks second, this or the model's own look at the open requests, finds the other.
+    On PostgreSQL a model and a request that are committed at the same moment do not see each other. So three
+    look, all under the request's lock: sealing, the model's own creation, and closing, which comes last.
     """
+    models = _unknown_models(session, request)
+    if not models:
+        return None
+    locked = lock_models(session, [model.id for model in models])
+    targets = [_add_late_target(session, request, model=model) for model in locked]
+    queued = [
+        seal_target(session, request, target=target, model=model)
+        for target, model in zip(targets, locked, strict=True)
+    ]
+    return [job_id for job_ids in queued for job_id in job_ids]
+
+
+def _unknown_models(session: Session, request: Request) -> list[Model]:
+    """Return the models in a request's scope in which it has no target."""
     if request.is_narrowed_by_models:
-        return
+        return []
     known = {model.id for _, model in targets_of(session, request.id)}
-    for model in all_models(session, tenant=request.tenant):
-        if model.id not in known:
-            add_late_target(session, request, model=model)
+    return [model for model in all_models(session, tenant=request.tenant) if model.id not in known]
 
 
-def add_late_target(session: Session, request: Request, *, model: Model) -> Target:
+def _add_late_target(session: Session, request: Request, *, model: Model) -> Target:
     """Give a request a target in a model that was created after it was posted; products never see it."""
     target = Target(
         id=new_id("tgt"),

@@ -80,7 +80,8 @@ class _Exact:
             scope=scope,
             table=table,
             loader=context.loader(table),
-            watched=frozenset(watched),
+            # Who joined before a kill may have moved what is touched first.
+            watched=frozenset(watched) | frozenset(scope.first_touched.values()),
             waiting=list(context.shards),
         )
         started, passes, last = time.perf_counter(), list[_Pass](), dict[int, _Pass]()

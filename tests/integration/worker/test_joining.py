@@ -13,10 +13,11 @@ from app.domain.errors import LeaseLost
 from app.domain.status import JobKind
 from tests.integration.worker.conftest import NewLab
 from tests.integration.worker.test_crashes import has_power_cut, take_over
+from tests.support.faults import PowerCut
 from tests.support.trained import PLAN, Lab, recipe_of
 from worker.steps.unlearn import unlearn
 from worker.training.state import TrainingState
-from worker.unlearners import joining
+from worker.unlearners import Prediction, joining
 from worker.unlearners.recording import RunRecorder
 
 LAST = PLAN["blocks"] - 1
@@ -137,6 +138,32 @@ def test_a_job_that_was_joined_survives_a_power_cut_at_every_write(
         if not is_cut:
             break
     assert num_writes >= 7
+
+
+@pytest.mark.parametrize("has_said", [False, True])
+def test_a_job_killed_right_after_somebody_joined_before_its_touched_block_ends_well(
+    lab: Lab,
+    at_block: Callable[[BeforeBlock], None],
+    monkeypatch: pytest.MonkeyPatch,
+    has_said: bool,
+) -> None:
+    first, joined = lab.in_block(4)[0], lab.loners(2)[-1]
+    expected = lab.straight_digest(without=[first, joined])
+    at_block(once(4, partial(lab.world.sealed, joined)))
+    claim = lab.settle_claim(first)
+    say = joining.Run.note
+
+    def die(run: joining.Run, prediction: Prediction) -> None:
+        if has_said:
+            say(run, prediction)
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(joining.Run, "note", die)
+        with pytest.raises(PowerCut):
+            lab.finish(claim)
+    take_over(lab, claim)
+    assert (lab.version.covers, lab.version.weights_digest) == (2, expected)
 
 
 def test_a_worker_that_was_paused_while_somebody_joined_cannot_write(

@@ -2,15 +2,24 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app.db.ids import new_id
-from app.db.session import reading
-from app.db.tables import Record, Request, Tombstone
+from app.db.session import reading, writing
+from app.db.tables import Dataset, Record, Request, Tombstone
+from app.domain.status import JobKind
 from app.domain.terms import DatasetId
+from app.services import seal as seal_module
+from app.services.claim import finish
 from app.services.close import close_ready
 from app.services.create_model import NewModel, Place, create_model
 from app.services.import_dataset import NewDataset, SuppressedMeanwhile, add_dataset, suppressed
-from app.services.seal import seal_due
+from app.services.prepare import fix_scope
+from app.services.purge import purge
+from app.services.seal import seal, seal_due, seal_late_targets
 from tests.support.world import World
 
 NUM_ROUNDS = 8
@@ -93,3 +102,74 @@ def sweep(world: World) -> None:
         with reading(world.sessions) as session:
             if session.query(Request).filter(Request.completed_at.is_(None)).count() == 0:
                 return
+
+
+def test_a_model_committed_while_a_request_is_being_sealed_has_its_target(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.trained(subjects={"ann": 1})
+    request = world.post("ann")
+    has_looked, goes_on = threading.Event(), threading.Event()
+    number = seal_module._number_records
+
+    def slow(*given: Any, **named: Any) -> Any:
+        has_looked.set()
+        goes_on.wait(10)
+        return number(*given, **named)
+
+    with ThreadPoolExecutor(2) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(seal_module, "_number_records", slow)
+            sealing = pool.submit(seal, world.sessions, request)
+            has_looked.wait(10)
+        making = pool.submit(model_on, world, "churn-data", name="second")
+        threading.Timer(0.5, goes_on.set).start()
+        sealing.result()
+        making.result()
+    assert len(world.targets(request)) == 2
+    assert [target.through for target in world.targets(request)] == [1, 1]
+
+
+def test_a_request_that_is_about_to_close_takes_up_a_model_that_came_meanwhile(
+    world: World, tmp_path: Path
+) -> None:
+    world.trained(subjects={"ann": 1, "bob": 1})
+    request = world.sealed("ann")
+    settle(world, scratch=tmp_path)
+    late = world.model("second", dataset=dataset_of(world), num_records=2)
+    assert not world.close(request)
+    assert world.tombstones(late) == [(1, 0, 0)]
+    assert world.erased == []
+    settle(world, scratch=tmp_path, publishes=False)  # it was never trained, so it holds nothing
+    assert world.close(request)
+    assert [rows for _, rows in world.erased] == [[0]]
+
+
+def test_a_training_that_leaves_the_subject_out_does_not_keep_the_bytes(world: World, tmp_path: Path) -> None:
+    world.trained(subjects={"ann": 1, "bob": 1})
+    request = world.sealed("ann")
+    late = world.model("second", dataset=dataset_of(world), num_records=2)
+    assert not world.close(request)
+    with writing(world.sessions) as session:
+        seal_late_targets(session, session.get_one(Request, request))
+    for publishes in (True, False):
+        settle(world, scratch=tmp_path, publishes=publishes)
+    world.queue(late, kind=JobKind.TRAIN)
+    assert fix_scope(world.sessions, world.claim()).covers == 1
+    assert world.close(request)
+    assert [rows for _, rows in world.erased] == [[0]]
+
+
+def settle(world: World, *, scratch: Path, publishes: bool = True) -> None:
+    """Run the next settle job as a worker would."""
+    claim = world.claim()
+    covers = fix_scope(world.sessions, claim).covers
+    if publishes:
+        world.publish(claim, weights=b"weights 2")
+    purge(world.sessions, claim, covers=covers, store=world.store, scratch=scratch)
+    finish(world.sessions, claim, output={}, store=world.store)
+
+
+def dataset_of(world: World) -> DatasetId:
+    with reading(world.sessions) as session:
+        return DatasetId(session.query(Dataset).one().id)
