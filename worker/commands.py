@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, ParamSpec
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.connecting import WORKER_PATIENCE_SECONDS
+from app.db.connecting import WORKER_PATIENCE_SECONDS, reason_of
 from app.db.migrate import check_database
 from app.dispatch import configure_dispatch
 from app.domain.errors import ExpungeError
@@ -27,11 +28,17 @@ def one_line(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except SQLAlchemyError as error:
+            _refuse(f"the database cannot be used: {reason_of(error)}", error)
         except (ExpungeError, StoreError, ValueError) as error:
-            print(f"expunge-worker: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
+            _refuse(str(error), error)
 
     return wrapped
+
+
+def _refuse(problem: str, error: Exception) -> NoReturn:
+    print(f"expunge-worker: {problem}", file=sys.stderr)
+    raise typer.Exit(2) from error
 
 
 def open_home(*, patience_seconds: float = WORKER_PATIENCE_SECONDS) -> Installation:

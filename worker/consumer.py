@@ -5,7 +5,7 @@ two jobs at once in one worker.
 """
 
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from celery.worker import WorkController, state
 
@@ -28,11 +28,18 @@ class Consumer:
         self._app = open_worker_app(settings)
 
     def work(self, supervisor: Supervisor) -> None:
-        """Run jobs as messages come, and those whose messages were lost, until the supervisor is stopped."""
+        """Run jobs as messages come, and those whose messages were lost, until the supervisor is stopped.
+
+        What broke the look around is raised at the end.
+        """
         self._app.conf.task_queues = queues_of(supervisor.device_class)
         register_tasks(self._app, supervisor)
-        looking = threading.Thread(target=_look_around, args=(supervisor,), name="look-around")
-        looking.start()
+        with ThreadPoolExecutor(1, thread_name_prefix="look-around") as threads:
+            looking = threads.submit(_look_around, supervisor)
+            self._listen(supervisor)
+        looking.result()
+
+    def _listen(self, supervisor: Supervisor) -> None:
         try:
             while not supervisor.is_stopping:
                 # Nobody reads events, so nobody sends them: no heartbeat, no gossip, no mingle.
@@ -42,12 +49,13 @@ class Consumer:
                 supervisor.wait(RESTART_SECONDS)
         finally:
             supervisor.stop()
-            looking.join()
 
 
 def _look_around(supervisor: Supervisor) -> None:
     try:
         supervisor.look_around()
     finally:
+        # A worker that no longer looks must not seem alive.
+        supervisor.stop()
         # Celery asks this between two polls of its own.
         state.should_stop = os.EX_OK

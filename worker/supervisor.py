@@ -16,9 +16,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.connecting import is_connection_lost
+from app.db.connecting import is_passing
 from app.db.session import Sessions
 from app.domain.errors import SetupError
 from app.domain.terms import Claim, JobId
@@ -123,8 +123,8 @@ class Supervisor:
                 self._warn_of_misfits()
             self._is_database_away = False
             return claim
-        except DBAPIError as error:
-            if not is_connection_lost(error):
+        except SQLAlchemyError as error:
+            if not is_passing(error):
                 raise
             if not self._is_database_away:
                 _log.warning("database_away", error=type(error).__name__)
@@ -142,8 +142,8 @@ class Supervisor:
             # What a killed child or import left half-written may hold whom this job forgets.
             self._own.store.sweep_temporary()
             remove_abandoned(self._own.settings.data_folder, is_known=partial(has_dataset, self._sessions))
-        except DBAPIError as error:
-            if not is_connection_lost(error):
+        except SQLAlchemyError as error:
+            if not is_passing(error):
                 raise
             return DATABASE_AWAY
         attempt = Attempt(self._own, claim, context=self._context, is_stopping=self._stopping.is_set)
@@ -166,8 +166,8 @@ class Supervisor:
     def _released(self, claim: Claim, outcome: Outcome) -> bool:
         try:
             release(self._sessions, claim, error=outcome.error, counts=outcome.counts)
-        except DBAPIError as error:
-            if not is_connection_lost(error):
+        except SQLAlchemyError as error:
+            if not is_passing(error):
                 raise
             return False
         return True

@@ -121,7 +121,7 @@ def reject_deletion(deletion_id: DeletionId, context: ContextDep, caller: Admini
 def get_events(
     deletion_id: DeletionId, context: ContextDep, caller: ReadsDeletions
 ) -> AdminEventsOut | EventsOut:
-    """Return the audit trail: whole and hash-chained for admins, three names and times for others."""
+    """Return the audit trail: whole and hash-chained for admins, names and times for others."""
     trail = show_events(context.sessions, deletion_id, caller=caller)
     return (AdminEventsOut if caller.is_admin else EventsOut).model_validate(trail)
 

@@ -1,4 +1,4 @@
-"""Routes that try once more when the database connection was lost on the way.
+"""Routes that let their caller in, and try once more when the database connection was lost on the way.
 
 Promises: a request that changes something is repeated only if its second try finds what the first one may
 have stored; any other is answered 503. Waiting for the database to come back is left to the engine.
@@ -12,6 +12,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
 
+from app.api.deps import let_in
 from app.db.ids import new_id
 from app.services.submit import Try
 
@@ -20,7 +21,10 @@ _WITHOUT_EFFECT = ("GET", "HEAD")
 
 
 class RepeatingRoute(APIRoute):
-    """A route whose handler runs a second time when its connection was lost."""
+    """A route that lets its caller in, and whose handler runs a second time when its connection was lost."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, let_in(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from app.domain.errors import SetupError
@@ -33,6 +34,11 @@ _DRIVERS = {
 }  # fmt: skip
 # A machine that vanished without a word is noticed after half a minute instead of hours.
 _PROBES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+# And the server notices a client that vanished, or sits in a transaction, and lets go what it had locked.
+_SERVER_OPTIONS = (
+    "-c lock_timeout=20s -c idle_in_transaction_session_timeout=300s"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 # Connection exceptions, and a server that shuts down, has crashed, or does not let anybody in yet.
 _LOST_STATES = ("08", "57P01", "57P02", "57P03")
 
@@ -58,7 +64,7 @@ def open_postgres(url: URL, *, patience_seconds: float) -> Engine:
     Raises:
         SetupError: the driver is not installed.
     """
-    options: dict[str, Any] = {"connect_timeout": _ATTEMPT_SECONDS, **_PROBES}
+    options: dict[str, Any] = {"connect_timeout": _ATTEMPT_SECONDS, "options": _SERVER_OPTIONS, **_PROBES}
     own = {name: value for name, value in options.items() if name not in url.query}
     try:
         engine = create_engine(
@@ -88,6 +94,11 @@ def is_connection_lost(error: BaseException) -> bool:
     # No state at all: no server ever answered. The errors of SQLite have no such field.
     state = getattr(error.orig, "sqlstate", "")
     return state is None or state.startswith(_LOST_STATES)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the same may go well in a moment: the database is away, full, locked or overrun."""
+    return isinstance(error, OperationalError | PoolTimeout) or is_connection_lost(error)
 
 
 def reason_of(error: SQLAlchemyError) -> str:

@@ -63,6 +63,12 @@ def running_jobs(session: Session, model_id: str) -> Sequence[Job]:
     return session.scalars(query.order_by(Job.id)).all()
 
 
+def lapsed_jobs(session: Session, model_id: str, *, kind: JobKind) -> Sequence[Job]:
+    """Return the jobs that were begun and that nobody holds."""
+    query = select(Job).where(Job.model_id == model_id, Job.kind == kind, Job.status == JobStatus.RUNNING)
+    return session.scalars(query.where(Job.lease_until < epoch_now())).all()
+
+
 def queued_settle_jobs(session: Session) -> list[tuple[Job, Model]]:
     """Return the settle jobs that have not begun, with their models."""
     query = select(Job, Model).join(Model, Model.id == Job.model_id)
@@ -71,9 +77,10 @@ def queued_settle_jobs(session: Session) -> list[tuple[Job, Model]]:
 
 
 def settle_run_seconds(session: Session, model_id: str, *, limit: int = 50) -> list[float]:
-    """Return how long the newest settle jobs of a model took from their first claim to their end."""
+    """Return how long the newest settle jobs that trained took from their first claim to their end."""
+    has_trained = Job.outputs["unlearn"].as_string().is_not(None)
     query = select(Job.claimed_at, Job.finished_at).where(
-        Job.model_id == model_id, Job.kind == JobKind.SETTLE, Job.status == JobStatus.SUCCEEDED
+        Job.model_id == model_id, Job.kind == JobKind.SETTLE, Job.status == JobStatus.SUCCEEDED, has_trained
     )
     runs = session.execute(query.order_by(Job.finished_at.desc()).limit(limit))
     return [ended - begun for begun, ended in runs if begun is not None and ended is not None]

@@ -38,6 +38,12 @@ def lock_models(session: Session, model_ids: Sequence[str]) -> Sequence[Model]:
     return session.scalars(query.execution_options(populate_existing=True)).all()
 
 
+def try_lock_model(session: Session, model_id: str) -> bool:
+    """Lock one model row unless somebody else has it."""
+    query = select(Model.id).where(Model.id == model_id).with_for_update(key_share=True, skip_locked=True)
+    return session.scalar(query) is not None
+
+
 def lock_model(session: Session, model_id: str) -> Model:
     """Lock one model row and return it fresh."""
     return lock_models(session, [model_id])[0]

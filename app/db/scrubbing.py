@@ -16,7 +16,7 @@ SCRUB_TIMEOUT_MILLISECONDS = 100
 VACUUM_INTERVAL_SECONDS = 60.0
 _TABLES = ", ".join(sorted(Table.metadata.tables))
 # Few dead rows would leave their index entries alone otherwise, and those hold keyed hashes of subjects.
-_VACUUM = f"VACUUM (INDEX_CLEANUP ON) {_TABLES}"
+_VACUUM = f"VACUUM (INDEX_CLEANUP ON, SKIP_LOCKED) {_TABLES}"
 _NUM_DEAD = "SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname = ANY(:tables)"
 _vacuumed_at: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()
 
@@ -25,7 +25,8 @@ def scrub(engine: Engine) -> bool:
     """Remove dead rows: False while something prevents it, then call again.
 
     SQLite's write-ahead log is emptied unless a reader needs it. A server's tables are vacuumed, once a
-    minute at most: a stream of deletions would do nothing else all day.
+    minute at most by each process: a stream of deletions would do nothing else all day. A table that somebody
+    else vacuums is passed over.
     """
     return _empty_log(engine) if engine.dialect.name == "sqlite" else _vacuum_sometimes(engine)
 

@@ -66,6 +66,11 @@ def create_key(
         return NewKey(id=KeyId(key.id), token=f"exp_{prefix}_{secret}")
 
 
+def has_form_of_key(token: str) -> bool:
+    """Whether a token looks like one of ours; whether it is one, the database says."""
+    return _TOKEN.fullmatch(token) is not None
+
+
 def authenticate(sessions: Sessions, token: str) -> Caller:
     """Return whose token this is.
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
-from app.db.jobs import queued_job
+from app.db.jobs import lapsed_jobs, queued_job
 from app.db.models import lock_model, model_named
 from app.db.session import Sessions, writing
 from app.db.tables import Model
@@ -14,7 +14,7 @@ from app.domain.errors import PolicyRefused
 from app.domain.policy import EMPIRICAL_METHODS, EXACT_METHODS, Policy
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject, TenantName
-from app.services.queue_job import AT_ONCE, needed_environment, policy_of
+from app.services.queue_job import AT_ONCE, FIRST_STEP, needed_environment, planned_start, policy_of
 
 _POLICY = TypeAdapter(Policy)
 
@@ -36,17 +36,22 @@ def change_policy(
 
 
 def apply_policy(session: Session, model: Model, *, policy: JsonObject) -> None:
-    """Store a policy; a settle job that waits goes by it. The caller holds the model's lock.
+    """Store a policy; settle jobs that wait go by it at once. The caller holds the model's lock.
 
-    A job whose batch window is gone starts at once; a longer window counts from the next job on.
+    One that was begun and given back for a worker that never came, after an upgrade for instance, begins anew
+    if the environment it needs has changed.
     """
     model.policy = policy
+    environment_digest = needed_environment(session, model, kind=JobKind.SETTLE)
     waiting = queued_job(session, model.id, kind=JobKind.SETTLE)
-    if waiting is None:
-        return
-    waiting.environment_digest = needed_environment(session, model, kind=JobKind.SETTLE)
-    if not policy_of(model).batch_window_seconds:
-        waiting.start_at = AT_ONCE
+    if waiting is not None:
+        waiting.environment_digest = environment_digest
+        waiting.start_at = min(
+            waiting.start_at or AT_ONCE, planned_start(session, model, at=waiting.created_at)
+        )
+    for job in lapsed_jobs(session, model.id, kind=JobKind.SETTLE):
+        if job.environment_digest not in (None, environment_digest):
+            job.environment_digest, job.step = environment_digest, FIRST_STEP
 
 
 def _validated(settings: Mapping[str, object]) -> Policy:

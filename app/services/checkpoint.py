@@ -65,7 +65,7 @@ def register_checkpoint(
     digest = digest_of(data)
     with writing(sessions) as session:
         job = fenced(session, claim)
-        furthest = _furthest(session, claim, shard=facts.shard)
+        furthest = _furthest(session, claim, facts)
         stale = [row for row in _same_place(session, claim, facts) if row.digest != resumed_from]
         checkpoint = Checkpoint(
             id=new_id("ckp"),
@@ -109,10 +109,17 @@ def forget_checkpoints(session: Session, checkpoints: Sequence[Checkpoint], *, s
     return unlink_unreferenced(session, digests, store=store)
 
 
-def _furthest(session: Session, claim: Claim, *, shard: int) -> int:
-    """Return the furthest position this job has kept: saving an earlier one again is no progress."""
-    query = select(func.max(Checkpoint.position))
-    kept = session.scalar(query.where(Checkpoint.job_id == claim.job_id, Checkpoint.shard == shard))
+def _furthest(session: Session, claim: Claim, facts: CheckpointFacts) -> int:
+    """Return the furthest position this job has kept: saving an earlier one again is no progress.
+
+    What it kept before somebody joined does not count: the shard may have gone back for that.
+    """
+    query = select(func.max(Checkpoint.position)).where(
+        Checkpoint.job_id == claim.job_id,
+        Checkpoint.shard == facts.shard,
+        Checkpoint.settled >= facts.settled,
+    )
+    kept = session.scalar(query)
     return -2 if kept is None else kept
 
 

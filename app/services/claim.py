@@ -5,12 +5,13 @@ no longer write; attempts are counted before the work, and a committed checkpoin
 """
 
 from dataclasses import replace
+from functools import partial
 
 from sqlalchemy import Select, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db.jobs import ACTIVE, fenced, job_by_id, now
-from app.db.models import lock_model
+from app.db.models import lock_model, try_lock_model
 from app.db.requests import targets_covered
 from app.db.session import Sessions, epoch_now, reading, writing
 from app.db.tables import Checkpoint, Job
@@ -24,6 +25,9 @@ from app.services.park import end_parked
 from app.services.queue_job import FIRST_STEP
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
+
+# Steps that compute nothing of the version: a worker of any environment may go on with them.
+ANYWHERE = ("publish", "purge", "attest")
 
 _other = aliased(Job)
 
@@ -41,9 +45,15 @@ def claim_next(
     On Postgres two workers may take a job and its model's next one at the same moment, each before it sees
     the other's: the model's lock lets them in one after the other.
     """
+    again = partial(
+        claim_next, sessions, owner=owner, environment_digest=environment_digest, only=only,
+        lease_seconds=lease_seconds,
+    )  # fmt: skip
+    has_ended_one = False
     for job_id, model_id in runnable_jobs(sessions, environment_digest=environment_digest, only=only):
         with writing(sessions) as session:
-            lock_model(session, model_id)
+            if not try_lock_model(session, model_id):
+                continue  # somebody is at it, or hangs: other models go on
             query = _runnable(environment_digest, only=job_id)
             job = session.scalar(query.with_for_update(skip_locked=True))
             if job is None:
@@ -51,7 +61,9 @@ def claim_next(
             if has_attempts_left(job.num_attempts, job.num_without_progress):
                 return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
             _end_failed(session, job, error=_last_word(job), is_retryable=True)
-    return None
+            has_ended_one = True
+    # What the ended one held back may run now.
+    return again() if has_ended_one else None
 
 
 def runnable_jobs(
@@ -64,10 +76,11 @@ def runnable_jobs(
 
 
 def waiting_for_environment(sessions: Sessions, *, environment_digest: str) -> list[JobId]:
-    """Return the queued jobs that need another environment than this one."""
+    """Return the jobs that wait, begun or not, and need another environment than this one."""
     with reading(sessions) as session:
+        has_lapsed = and_(Job.status == JobStatus.RUNNING, Job.lease_until < epoch_now())
         query = select(Job.id).where(
-            Job.status == JobStatus.QUEUED,
+            or_(Job.status == JobStatus.QUEUED, has_lapsed),
             Job.environment_digest.is_not(None),
             Job.environment_digest != environment_digest,
         )
@@ -112,6 +125,8 @@ def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: Jso
         job.step = next_step
         if claim.step != FIRST_STEP:
             job.num_without_progress = 0  # what is only prepared would be prepared again in a moment
+        if next_step in ANYWHERE:
+            job.environment_digest = None
     return replace(claim, step=next_step)
 
 

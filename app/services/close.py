@@ -70,12 +70,11 @@ def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: Erase
         targets = targets_of(session, request_id)
         if receipt_of(session, request_id) is not None or not _is_ready(request, targets):
             return False
-        if any(_is_being_read(session, request, model=model) for _, model in targets):
+        datasets = _datasets(session, request, targets)
+        readers = [model for dataset in datasets for model in models_on(session, dataset.id)]
+        if any(_is_being_read(session, request, model=model) for model in readers):
             return False
-        erasures = [
-            _planned_erasure(session, request, dataset=dataset)
-            for dataset in _datasets(session, request, targets)
-        ]
+        erasures = [_planned_erasure(session, request, dataset=dataset) for dataset in datasets]
         # After the look at who uses the records: a model that comes later finds them gone.
         if seal_late_targets(session, request) is not None:
             return False
@@ -115,8 +114,8 @@ def _is_done(target: Target) -> bool:
 def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
     """Whether a job of the model may still read records that the request erases.
 
-    A training or settle job reads what it retains; an interim job reads its forget set too, so what an exact
-    version has not settled before it.
+    A training or settle job reads what it retains (a settle job its forget set too, but until then its target
+    is not done); an interim job reads its forget set: what was not settled exactly before it.
     """
     rows = _rows_of(session, request, dataset_id=model.dataset_id)
     numbers = tombstone_numbers(session, model.id, rows).values()

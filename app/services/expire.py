@@ -4,13 +4,14 @@ Promises: nothing is deleted that a product could miss before it sees the reques
 anything to delete no transaction is opened that would keep writers waiting.
 """
 
-from sqlalchemy import ColumnElement, delete, or_, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from app.db.jobs import now
 from app.db.session import Sessions, reading, writing
 from app.db.tables import IdempotencyKey, Request, Suppression
 from app.domain.scheduling import DAY_SECONDS
+from app.domain.status import RequestStatus
 
 IDEMPOTENCY_SECONDS = DAY_SECONDS
 
@@ -35,5 +36,7 @@ def _has_any(session: Session, *, at: float) -> bool:
 
 def _served_keys(at: float) -> tuple[ColumnElement[bool], ...]:
     """Say which keys no client needs any more: old, and of a request that it sees completed."""
-    revealed = select(Request.id).where(Request.completed_at <= at, Request.reveal_at <= at)
+    is_revealed = and_(Request.completed_at <= at, Request.reveal_at <= at)
+    is_withdrawn = Request.status.in_((RequestStatus.CANCELLED, RequestStatus.REJECTED))
+    revealed = select(Request.id).where(or_(is_revealed, is_withdrawn))
     return IdempotencyKey.created_at <= at - IDEMPOTENCY_SECONDS, IdempotencyKey.request_id.in_(revealed)

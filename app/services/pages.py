@@ -18,7 +18,7 @@ _MAC_BYTES = 16
 _LONGEST = 512
 
 Position = tuple[float, str]
-"""``posted_at`` and id of the last request that was shown."""
+"""``posted_at``, or ``due_at`` in a list by due date, and id of the last request that was shown."""
 
 
 def token_of(position: Position, *, selection: JsonObject, keyring: Keyring) -> str:

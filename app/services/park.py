@@ -23,6 +23,7 @@ def park(session: Session, model: Model, job: Job) -> None:
         _end(session, model, job)
         return
     job.step, job.owner, job.lease_until, job.start_at = STEP_AFTER, None, 0.0, None
+    job.environment_digest = None
     queue_job(session, model, kind=JobKind.INTERIM)
 
 

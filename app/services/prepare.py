@@ -43,10 +43,11 @@ def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
         is_interim = claim.kind is JobKind.INTERIM
         base = base_version(session, model.id) if is_interim else alias_version(session, model.id)
         covers = model.num_sealed
-        job.outputs = {**job.outputs, "prepare": {"covers": covers}}
+        scope = _scope(session, model, base=base, covers=covers, is_interim=is_interim)
+        job.outputs = {**job.outputs, "prepare": {"covers": covers, "scope": asdict(scope)}}
         if claim.kind is JobKind.SETTLE:
             _start_targets(session, model.id, covers=covers)
-        return _scope(session, model, base=base, covers=covers, is_interim=is_interim)
+        return scope
 
 
 @dataclass(frozen=True)

@@ -65,14 +65,20 @@ def needed_environment(session: Session, model: Model, *, kind: JobKind) -> str 
     return None if version is None else version.environment_digest
 
 
-def _queue_settle(session: Session, model: Model) -> JobId | None:
-    policy, waiting = policy_of(model), queued_job(session, model.id, kind=JobKind.SETTLE)
-    start_at = wished_start(
-        now(session),
+def planned_start(session: Session, model: Model, *, at: float) -> float:
+    """Return when a settle job should start by the policy, if the first deletion has waited since ``at``."""
+    policy = policy_of(model)
+    return wished_start(
+        at,
         window_seconds=policy.batch_window_seconds,
         num_waiting=num_scheduled_targets(session, model.id),
         count=policy.batch_count,
     )
+
+
+def _queue_settle(session: Session, model: Model) -> JobId | None:
+    waiting = queued_job(session, model.id, kind=JobKind.SETTLE)
+    start_at = planned_start(session, model, at=now(session))
     if waiting is None:
         return queue_job(session, model, kind=JobKind.SETTLE, start_at=start_at)
     waiting.start_at = start_at if waiting.start_at is None else min(waiting.start_at, start_at)

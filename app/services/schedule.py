@@ -38,13 +38,12 @@ def schedule(sessions: Sessions) -> Schedule:
     with reading(sessions) as session:
         at = now(session)
         starts, late = _look(session, at=at)
-    if starts:
+    for job_id, start_at in starts.items():
         with writing(sessions) as session:
-            for job_id, start_at in starts.items():
-                earlier = update(Job).where(
-                    Job.id == job_id, Job.status == JobStatus.QUEUED, Job.start_at > start_at
-                )
-                session.execute(earlier.values(start_at=start_at))
+            earlier = update(Job).where(
+                Job.id == job_id, Job.status == JobStatus.QUEUED, Job.start_at > start_at
+            )
+            session.execute(earlier.values(start_at=start_at))
     return Schedule(brought_forward=[JobId(job_id) for job_id in starts], late_seconds=late)
 
 

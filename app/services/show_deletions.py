@@ -146,7 +146,7 @@ def list_deletions(
 
 
 def show_events(sessions: Sessions, request_id: str, *, caller: Caller) -> TrailView:
-    """Return the audit trail: all of it for admins, three names and their times for others."""
+    """Return the audit trail: all of it for admins, for others the names that tell nothing of the subject."""
     with reading(sessions) as session:
         request, at = request_and_time(session, request_id, tenant=caller.tenant)
         events, times = events_of(session, request_id), _times(request, at=at)

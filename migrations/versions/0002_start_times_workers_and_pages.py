@@ -18,8 +18,7 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("owner", name=op.f("pk_workers")),
     )
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("start_at", sa.Double(), server_default=sa.text("0"), nullable=True))
+    op.add_column("jobs", sa.Column("start_at", sa.Double(), server_default=sa.text("0"), nullable=True))
 
     with op.batch_alter_table("requests", schema=None) as batch_op:
         batch_op.create_index("ix_requests_due", ["tenant", "due_at", "id"], unique=False)
@@ -47,7 +46,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     with op.batch_alter_table("targets", schema=None) as batch_op:
         batch_op.drop_index("ix_targets_page")
-        batch_op.drop_column("posted_at")
 
     with op.batch_alter_table("requests", schema=None) as batch_op:
         batch_op.drop_index("ix_requests_status_page")
@@ -58,7 +56,7 @@ def downgrade() -> None:
         )
         batch_op.drop_index("ix_requests_due")
 
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_column("start_at")
+    op.drop_column("jobs", "start_at")
+    op.drop_column("targets", "posted_at")
 
     op.drop_table("workers")

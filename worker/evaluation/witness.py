@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.db.jobs import checkpoints_of
+from app.db.records import marks_of
 from app.db.session import reading
+from app.domain.coverage import Artifact, is_clean
 from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from worker.context import JobContext
@@ -82,7 +84,14 @@ def planned_work(
         rows = [
             r for r in checkpoints_of(session, context.claim.model_id) if r.job_id == context.claim.job_id
         ]
-    kept = {(row.shard, row.position): row for row in rows if row.role in ("witness", "final")}
+        marks = marks_of(session, context.claim.model_id, through=scope.covers)
+    # What an earlier way through a shard kept may have met somebody who joined since.
+    kept = {
+        (row.shard, row.position): row
+        for row in rows
+        if row.role in ("witness", "final")
+        and is_clean(Artifact(shard=row.shard, position=row.position, settled=row.settled), marks)
+    }
     last = context.recipe.plan.num_positions - 1
     work = []
     for shard, touched in scope.first_touched.items():

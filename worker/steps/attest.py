@@ -10,5 +10,6 @@ def attest(context: JobContext) -> JsonObject:
     """Return the requests closed now; those that wait for another model are closed by whoever comes last."""
     own = context.installation
     closed = close_ready(own.sessions, keyring=own.keyring, erase=own.erase)
-    scrub(own.engine)
+    if own.engine.dialect.name == "sqlite":
+        scrub(own.engine)  # a server's tables are left to the workers' housekeepers
     return {"closed": list(closed)}

@@ -18,9 +18,8 @@ def publish(context: JobContext) -> JsonObject:
     own = context.installation
     manifest = build_manifest(context)
     put_blob(own.sessions, manifest.to_bytes(), claim=context.claim, store=own.store)
-    published = publish_version(
-        own.sessions, context.claim, manifest, environment_digest=context.environment.digest()
-    )
+    digest = str(context.output_of("unlearn")["environment_digest"])
+    published = publish_version(own.sessions, context.claim, manifest, environment_digest=digest)
     return asdict(published)
 
 
@@ -29,6 +28,8 @@ def build_manifest(context: JobContext) -> Manifest:
     scope, verified = scope_of(context), context.output_of("verify")
     is_train = context.claim.kind is JobKind.TRAIN
     recipe, row = context.recipe, context.model.row
+    made_by = context.output_of("unlearn")["environment"]
+    assert isinstance(made_by, dict)
     return Manifest(
         files=_files(context),
         model=row.name,
@@ -39,7 +40,7 @@ def build_manifest(context: JobContext) -> Manifest:
         method="train" if is_train else unlearner_of(context).name,
         evidence=parse_digest(str(verified["evidence"])),
         environment={
-            **asdict(context.environment),
+            **made_by,
             "threads": recipe.execution.threads,
             "dtype": recipe.execution.dtype,
         },
@@ -48,7 +49,7 @@ def build_manifest(context: JobContext) -> Manifest:
         weights_digest=parse_digest(str(verified["weights_digest"])),
         plan_key_id=context.model.plan_key_id,
         retained_digest=parse_digest(str(verified["retained_digest"])),
-        code_digest=parse_digest(context.environment.code_digest),
+        code_digest=parse_digest(str(made_by["code_digest"])),
         factory=recipe.model.factory,
         factory_arguments=recipe.model.arguments,
         input_schema=_input_schema(context),

@@ -1,5 +1,7 @@
 """unlearn: make the new weights and leave the final states in the store."""
 
+from dataclasses import asdict
+
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject
 from app.services.create_model import record_training_seconds
@@ -21,4 +23,7 @@ def unlearn(context: JobContext) -> JsonObject:
     if context.claim.kind is JobKind.TRAIN and ran_all:
         own = context.installation
         record_training_seconds(own.sessions, context.claim.model_id, seconds=unlearned.loop_seconds)
-    return unlearned.to_json()
+    # Of the machine that made the bits: another one may publish them.
+    made_by = context.environment
+    environment: JsonObject = {"environment": asdict(made_by), "environment_digest": made_by.digest()}
+    return {**unlearned.to_json(), **environment}

@@ -137,8 +137,8 @@ def _context_checks(
         max_drop=context.model.policy.max_drop,
     )
     remainder = remainder_check(int((~retained.is_held_out_N).sum()))
-    if not len(forgotten):
-        return [utility, remainder]
+    if parent is None or not len(forgotten):
+        return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
     return [utility, remainder, person_check(net, parent, forgotten=person, unseen=held_out)]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import Engine, inspect, text
 
 from app.db.migrate import (
     current_revision,
@@ -19,6 +19,8 @@ from app.db.migrate import (
 from app.db.session import open_engine, open_sessions, writing
 from app.db.tables import Job, Table
 from app.domain.errors import SetupError
+from app.settings import Settings
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -99,3 +101,31 @@ def _copy(source: Path, target: Path) -> None:
             place = target / file.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(file.read_bytes())
+
+
+def test_the_newest_migration_goes_down_and_up_over_what_is_stored(
+    world: World, settings: Settings, engine: Engine
+) -> None:
+    world.trained(subjects={"ann": 1, "bob": 1})
+    world.sealed("ann")
+    world.post("bob")
+    before = num_rows(engine)
+    engine.dispose()
+    downgrade(settings.resolved_database_url, revision="0001")
+    assert num_rows(engine) == before
+    engine.dispose()
+    upgrade(settings.resolved_database_url)
+    assert (num_rows(engine), differences(engine)) == (before, [])
+    wrong = (
+        "SELECT count(*) FROM targets JOIN requests ON requests.id = targets.request_id "
+        "WHERE targets.posted_at <> requests.posted_at"
+    )
+    with engine.connect() as connection:
+        assert connection.scalar(text(wrong)) == 0
+    assert world.claim()
+
+
+def num_rows(engine: Engine) -> dict[str, int]:
+    tables = ("jobs", "versions", "requests", "targets", "tombstones", "events")
+    with engine.connect() as connection:
+        return {name: connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in tables}

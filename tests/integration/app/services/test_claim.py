@@ -3,13 +3,27 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import Engine
 
+from app.db.models import lock_model
 from app.db.session import writing
 from app.db.tables import Job
 from app.domain.errors import LeaseLost
 from app.domain.scheduling import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from app.domain.status import JobKind, JobStatus
-from app.services.claim import claim_next, finish, finish_step, heartbeat, job_view, release, report_progress
+from app.domain.terms import Claim
+from app.services.change_policy import change_policy
+from app.services.claim import (
+    claim_next,
+    finish,
+    finish_step,
+    heartbeat,
+    job_view,
+    release,
+    report_progress,
+    waiting_for_environment,
+)
+from app.services.prepare import fix_scope
 from tests.support.world import ENVIRONMENT, World
 
 
@@ -82,3 +96,54 @@ def test_progress_gives_the_attempts_back(queued: World) -> None:
         claim = finish_step(queued.sessions, queued.claim(), next_step="unlearn", output={})
         queued.expire(claim)
     assert queued.claim().step == "unlearn"
+
+
+def given_back(world: World) -> Claim:
+    """A settle job that a worker began and handed over, and one more deletion behind it."""
+    world.trained(subjects={"ann": 1, "bob": 1})
+    world.sealed("ann")
+    claim = world.claim()
+    fix_scope(world.sessions, claim)
+    claim = finish_step(world.sessions, claim, next_step="unlearn", output={})
+    release(world.sessions, claim, error=None, counts=False)
+    world.sealed("bob")
+    return claim
+
+
+def test_a_job_given_back_before_an_upgrade_is_named_and_begins_anew_by_another_policy(world: World) -> None:
+    claim = given_back(world)
+    upgraded = "f" * 64
+    assert claim_next(world.sessions, owner="new", environment_digest=upgraded) is None
+    assert claim.job_id in waiting_for_environment(world.sessions, environment_digest=upgraded)
+    change_policy(world.sessions, "churn", {"final_method": "retrain"}, tenant=world.tenant)
+    again = claim_next(world.sessions, owner="new", environment_digest=upgraded)
+    assert again is not None
+    assert (again.job_id, again.step) == (claim.job_id, "prepare")
+
+
+def test_whoever_may_publish_need_not_be_able_to_train(world: World) -> None:
+    given_back(world)
+    claim = world.claim()
+    claim = finish_step(world.sessions, claim, next_step="publish", output={})
+    release(world.sessions, claim, error=None, counts=False)
+    assert claim_next(world.sessions, owner="other", environment_digest="f" * 64) is not None
+
+
+def test_what_the_end_of_a_job_sets_free_is_claimed_at_once(world: World) -> None:
+    claim = given_back(world)
+    with writing(world.sessions) as session:
+        session.get_one(Job, claim.job_id).num_without_progress = MAX_ATTEMPTS_WITHOUT_PROGRESS
+    following = world.claim()
+    assert following.job_id != claim.job_id
+    assert job_view(world.sessions, claim.job_id).status is JobStatus.FAILED
+
+
+def test_a_stuck_transaction_stops_its_own_model_and_no_other(world: World, engine: Engine) -> None:
+    first = world.trained("first", subjects={"ann": 1})
+    second = world.trained("second", subjects={"bob": 1})
+    for subject in ("ann", "bob"):
+        world.sealed(subject)
+    with world.sessions() as stuck:
+        lock_model(stuck, first)  # a plain read on SQLite, where a stuck writer would stop everybody
+        expected = second if engine.dialect.name == "postgresql" else first
+        assert world.claim().model_id == expected
