@@ -1,8 +1,9 @@
 """Queries about API keys and about facts that the database remembers of its installation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from app.db.session import epoch_now
@@ -10,13 +11,35 @@ from app.db.tables import ApiKey, SchemaNote
 from app.domain.errors import NotFound
 
 
-def key_with_prefix(session: Session, prefix: str) -> tuple[ApiKey, float] | None:
-    """Return the key with this public part, whatever its tenant, and when it was looked at.
+@dataclass(frozen=True)
+class KeyFacts:
+    """What says whether a token is valid, and what it allows; ``at`` is when the database was asked."""
 
-    One statement: every call of the API begins with it.
-    """
-    row = session.execute(select(ApiKey, epoch_now()).where(ApiKey.prefix == prefix)).one_or_none()
-    return None if row is None else (row[0], row[1])
+    id: str
+    tenant: str
+    secret_hash: bytes
+    scopes: tuple[str, ...]
+    expires_at: float | None
+    revoked_at: float | None
+    at: float
+
+
+# Built once, past the bookkeeping of the session: every call of the API begins with it.
+_KEY = select(
+    ApiKey.id,
+    ApiKey.tenant,
+    ApiKey.secret_hash,
+    ApiKey.scopes,
+    ApiKey.expires_at,
+    ApiKey.revoked_at,
+    epoch_now(),
+).where(ApiKey.prefix == bindparam("prefix"))
+
+
+def key_with_prefix(session: Session, prefix: str) -> KeyFacts | None:
+    """Return the key with this public part, whatever its tenant."""
+    row = session.connection().execute(_KEY, {"prefix": prefix}).one_or_none()
+    return None if row is None else KeyFacts(*row)
 
 
 def keys_of(session: Session, *, tenant: str) -> Sequence[ApiKey]:

@@ -1,7 +1,7 @@
 """Queries about requests, targets, events, receipts and suppressions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import (
@@ -158,6 +158,56 @@ def targets_of_requests(session: Session, request_ids: Sequence[str]) -> dict[st
     for target, model_name in session.execute(query.where(Target.request_id.in_(request_ids))):
         found.setdefault(target.request_id, []).append((target, model_name))
     return found
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a product is shown of a request: columns of its row, and the models in its scope."""
+
+    id: str
+    status: str
+    posted_at: float
+    due_at: float
+    completed_at: float | None
+    reveal_at: float
+    reason_code: str | None
+    request_uuid: str | None
+    duplicate_of: str | None
+    model_names: tuple[str, ...]
+
+
+def standing_and_time(session: Session, request_id: str, *, tenant: str) -> tuple[Standing, float]:
+    """Return where a request of a tenant stands, and the time, in one statement whoever the subject is.
+
+    Raises:
+        NotFound: the tenant has no such request.
+    """
+    rows = session.connection().execute(_STANDING, {"request_id": request_id, "tenant": tenant}).all()
+    if not rows:
+        raise NotFound("no such deletion request")
+    *columns, _, at = rows[0]
+    names = tuple(row[-2] for row in rows if row[-2] is not None)
+    return Standing(*columns, model_names=names), at
+
+
+def _standing() -> Select[Any]:
+    """Return the statement, built once, past the bookkeeping of the session: products poll a lot."""
+    requests, targets, models = Request.__table__.c, Target.__table__, Model.__table__
+    is_target = and_(targets.c.request_id == requests.id, targets.c.is_late.is_(False))
+    columns = [requests[field.name] for field in fields(Standing) if field.name != "model_names"]
+    return (
+        select(*columns, models.c.name, epoch_now())
+        .select_from(Request.__table__)
+        .outerjoin(targets, is_target)
+        .outerjoin(models, models.c.id == targets.c.model_id)
+        .where(
+            requests.id == bindparam("request_id", type_=String),
+            requests.tenant == bindparam("tenant", type_=String),
+        )
+    )
+
+
+_STANDING = _standing()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from app.db.ids import new_id
 from app.db.jobs import now
-from app.db.keys import key_named, key_with_prefix, keys_of
+from app.db.keys import KeyFacts, key_named, key_with_prefix, keys_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import ApiKey
 from app.domain.access import Caller, Scope
@@ -81,12 +81,11 @@ def authenticate(sessions: Sessions, token: str) -> Caller:
     if parts is None:
         raise KeyRefused("the API key is not valid")
     with reading(sessions) as session:
-        found = key_with_prefix(session, parts[1])
-    known = _NO_HASH if found is None else found[0].secret_hash
+        key = key_with_prefix(session, parts[1])
+    known = _NO_HASH if key is None else key.secret_hash
     is_right = secrets.compare_digest(_hash(parts[2]), known)
-    if found is None or not is_right or not _is_live(found[0], at=found[1]):
+    if key is None or not is_right or not _is_live(key, at=key.at):
         raise KeyRefused("the API key is not valid")
-    key, _ = found
     scopes = frozenset(Scope(scope) for scope in key.scopes)
     return Caller(key_id=KeyId(key.id), tenant=TenantName(key.tenant), scopes=scopes)
 
@@ -118,7 +117,7 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _is_live(key: ApiKey, *, at: float) -> bool:
+def _is_live(key: ApiKey | KeyFacts, *, at: float) -> bool:
     return key.revoked_at is None and (key.expires_at is None or key.expires_at > at)
 
 

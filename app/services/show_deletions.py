@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 from app.db.jobs import jobs_at_work, now
 from app.db.requests import (
     Filters,
+    Standing,
     events_of,
     page_of_requests,
     position_in,
     receipt_of,
     request_and_time,
+    standing_and_time,
     targets_of_requests,
 )
 from app.db.session import Sessions, reading
@@ -122,8 +124,11 @@ class TrailView:
 def show_deletion(sessions: Sessions, request_id: str, *, caller: Caller) -> DeletionView:
     """Return where a request stands, as far as the caller may know."""
     with reading(sessions) as session:
+        if not caller.is_admin:
+            standing, at = standing_and_time(session, request_id, tenant=caller.tenant)
+            return _shown_view(standing, standing.model_names, at=at)
         request, at = request_and_time(session, request_id, tenant=caller.tenant)
-        return _views(session, [request], is_admin=caller.is_admin, at=at)[0]
+        return _views(session, [request], is_admin=True, at=at)[0]
 
 
 def list_deletions(
@@ -176,22 +181,21 @@ def _views(session: Session, requests: Sequence[Request], *, is_admin: bool, at:
     by_request = targets_of_requests(session, [request.id for request in requests])
     pairs = [(request, by_request.get(request.id, [])) for request in requests]
     if not is_admin:
-        return [_shown_view(request, targets, at=at) for request, targets in pairs]
+        return [
+            _shown_view(request, [name for target, name in targets if not target.is_late], at=at)
+            for request, targets in pairs
+        ]
     jobs = jobs_at_work(
         session, {target.model_id for targets in by_request.values() for target, _ in targets}
     )
     return [_true_view(request, targets, jobs=jobs, at=at) for request, targets in pairs]
 
 
-def _shown_view(request: Request, targets: Sequence[tuple[Target, str]], *, at: float) -> DeletionView:
+def _shown_view(request: Request | Standing, model_names: Sequence[str], *, at: float) -> DeletionView:
     times, status = _times(request, at=at), RequestStatus(request.status)
     done_at = times.shown_completed_at
     shown = public_target_status(status, times)
-    parts = [
-        TargetView(model=model_name, status=shown, completed_at=done_at, truth=None)
-        for target, model_name in targets
-        if not target.is_late
-    ]
+    parts = [TargetView(model=name, status=shown, completed_at=done_at, truth=None) for name in model_names]
     return _view(request, status=public_status(status, times), completed_at=done_at, targets=parts, at=at)
 
 
@@ -210,7 +214,7 @@ def _true_view(
 
 
 def _view(
-    request: Request,
+    request: Request | Standing,
     *,
     status: RequestStatus,
     completed_at: float | None,
@@ -242,7 +246,7 @@ def _job_facts(job: Job) -> JobFacts:
     )  # fmt: skip
 
 
-def _times(request: Request, *, at: float) -> Clocked:
+def _times(request: Request | Standing, *, at: float) -> Clocked:
     return Clocked(completed_at=request.completed_at, reveal_at=request.reveal_at, now=at)
 
 
