@@ -186,8 +186,8 @@ def standing_and_time(session: Session, request_id: str, *, tenant: str) -> tupl
     if not rows:
         raise NotFound("no such deletion request")
     *columns, _, at = rows[0]
-    names = tuple(row[-2] for row in rows if row[-2] is not None)
-    return Standing(*columns, model_names=names), at
+    columns.append(tuple(row[-2] for row in rows if row[-2] is not None))
+    return Standing(*columns), at
 
 
 def _standing() -> Select[Any]:

@@ -213,7 +213,7 @@ def test_a_model_created_meanwhile_shows_in_neither_request(
         name="later", dataset="churn-data", recipe={}, recipe_digest="b" * 64, policy={},
         training_seconds=3000.0,
     )  # fmt: skip
-    soon = time.time() + 900.5
+    soon = time.time() + 900.95
     for request_id in pair:
         world.shift(request_id, reveal_at=soon)
     create_model(world.sessions, new, tenant=world.tenant, place=lambda _id, _rows: [])
