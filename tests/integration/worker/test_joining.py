@@ -166,30 +166,6 @@ def test_a_job_killed_right_after_somebody_joined_before_its_touched_block_ends_
     assert (lab.version.covers, lab.version.weights_digest) == (2, expected)
 
 
-def test_states_of_an_earlier_way_through_a_shard_are_no_witnesses(
-    lab: Lab, at_block: Callable[[BeforeBlock], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, *joined = lab.in_block(4)[0], lab.loners(2)[-1], lab.loners(0)[-1]
-    expected = lab.straight_digest(without=[first, *joined])
-    coming = iter(joined)
-    at_block(lambda position: seal_next(lab, coming) if position == 4 else None)
-    claim = lab.settle_claim(first)
-    say, said = joining.Run.note, list[Prediction]()
-
-    def die_at_the_second(run: joining.Run, prediction: Prediction) -> None:
-        said.append(prediction)
-        if len(said) == 2:
-            raise PowerCut
-        say(run, prediction)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(joining.Run, "note", die_at_the_second)
-        with pytest.raises(PowerCut):
-            lab.finish(claim)
-    take_over(lab, claim)
-    assert (lab.version.covers, lab.version.weights_digest) == (3, expected)
-
-
 def test_a_worker_that_was_paused_while_somebody_joined_cannot_write(
     lab: Lab, at_block: Callable[[BeforeBlock], None]
 ) -> None:
