@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -46,7 +47,8 @@ def run_child(settings: Settings, claim: Claim, lifeline: Connection) -> None:
 def report_machine(answer: Connection) -> None:
     """Send this machine's environment digest and device class to the supervisor, which imports no torch."""
     device = choose_device()
-    answer.send((environment(device).digest(), device.type))
+    with suppress(OSError):  # whoever asked may have been killed meanwhile
+        answer.send((environment(device).digest(), device.type))
     answer.close()
 
 
