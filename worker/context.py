@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from pydantic import TypeAdapter
-
 from app.db.jobs import job_by_id
 from app.db.records import forgotten_records, retained_records
 from app.db.session import reading
@@ -17,6 +15,7 @@ from app.db.tables import Dataset, Model
 from app.domain.errors import HandedOver
 from app.domain.policy import Policy
 from app.domain.terms import Claim, JsonObject
+from app.services.queue_job import policy_of
 from worker.data.data_files import DataFile, Layout, open_data_file
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable, table_from_rows
@@ -25,8 +24,6 @@ from worker.installation import Installation
 from worker.training.checkpoints import RunIdentity
 from worker.training.factory import factory_digest
 from worker.training.recipe import Recipe, recipe_from_json
-
-_POLICY = TypeAdapter(Policy)
 
 
 @dataclass(frozen=True)
@@ -148,6 +145,6 @@ def _read_model(installation: Installation, claim: Claim) -> ModelFacts:
             dataset_name=dataset.name,
             layout=Layout.from_json(dataset.layout),
             recipe=recipe_from_json(model.recipe),
-            policy=_POLICY.validate_python(model.policy),
+            policy=policy_of(model),
             plan_key_id=installation.keyring.plan_key_id(model.id),
         )

@@ -22,12 +22,9 @@ from app.domain.terms import Claim, JobId, JobView, JsonObject, ModelId
 from app.services.checkpoint import TEMPORARY_ROLES
 from app.services.move_target import move_target
 from app.services.park import end_parked
-from app.services.queue_job import FIRST_STEP
+from app.services.queue_job import FIRST_STEP, STEPS_AFTER_THE_WORK
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
-
-# Steps that compute nothing of the version: a worker of any environment may go on with them.
-ANYWHERE = ("publish", "purge", "attest")
 
 _other = aliased(Job)
 
@@ -125,7 +122,7 @@ def finish_step(sessions: Sessions, claim: Claim, *, next_step: str, output: Jso
         job.step = next_step
         if claim.step != FIRST_STEP:
             job.num_without_progress = 0  # what is only prepared would be prepared again in a moment
-        if next_step in ANYWHERE:
+        if next_step in STEPS_AFTER_THE_WORK:
             job.environment_digest = None
     return replace(claim, step=next_step)
 

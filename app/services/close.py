@@ -28,12 +28,11 @@ from app.keyring import Keyring
 from app.services.events import append_event, chain_head
 from app.services.move_target import move_target
 from app.services.publish import version_findings
+from app.services.queue_job import STEPS_AFTER_THE_WORK
 from app.services.seal import seal_late_targets
 from app.signing import sign
 
 _log = structlog.get_logger()
-
-PAST_LAST_READ = ("publish", "purge", "attest")
 
 EraseRows = Callable[[DatasetId, Sequence[int]], None]
 """Zeroes these rows of a dataset's data file and syncs; zeroing twice is once."""
@@ -121,7 +120,7 @@ def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
     numbers = tombstone_numbers(session, model.id, rows).values()
     for job in running_jobs(session, model.id):
         scope = job.outputs.get("prepare", {}).get("scope")
-        if scope is None or job.step in PAST_LAST_READ:
+        if scope is None or job.step in STEPS_AFTER_THE_WORK:
             continue  # what has not fixed its n yet will leave them out
         spared = scope["settled"] if job.kind == JobKind.INTERIM else scope["covers"]
         if any(number > spared for number in numbers):

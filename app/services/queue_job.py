@@ -17,6 +17,8 @@ from app.domain.status import JobKind, JobStatus
 from app.domain.terms import JobId
 
 FIRST_STEP = "prepare"
+# They read no record and compute nothing of the version: any worker may go on with them, and bytes may go.
+STEPS_AFTER_THE_WORK = ("publish", "purge", "attest")
 AT_ONCE = 0.0
 RETRAIN = "retrain"
 _POLICY = TypeAdapter(Policy)
