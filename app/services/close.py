@@ -75,7 +75,7 @@ def close(sessions: Sessions, request_id: str, *, keyring: Keyring, erase: Erase
             return False
         erasures = [_planned_erasure(session, request, dataset=dataset) for dataset in datasets]
         # After the look at who uses the records: a model that comes later finds them gone.
-        if seal_late_targets(session, request) is not None:
+        if seal_late_targets(session, request):
             return False
         for erasure in erasures:
             _erase(session, erasure, erase=erase)

@@ -78,7 +78,7 @@ def publish(
             return _published(current)
         version = _insert(session, job, manifest=manifest, environment_digest=environment_digest)
         if current is not None and current.covers > version.covers:
-            _stage(session, model, job=job, version=version)
+            _stage(session, model, job=job, version=version, current=current)
         else:
             _make_current(session, model, job=job, version=version)
         return _published(version)
@@ -91,20 +91,14 @@ def _is_overtaken(kind: JobKind, manifest: Manifest, *, current: Version) -> boo
     return kind is JobKind.INTERIM and (candidate == known or not may_follow(known, candidate))
 
 
-def _stage(session: Session, model: Model, *, job: Job, version: Version) -> None:
+def _stage(session: Session, model: Model, *, job: Job, version: Version, current: Version) -> None:
     """Keep an exact version that covers less than the current one as the base of an interim version."""
-    if not version.settled > version_settled(session, model):
+    if version.settled <= current.settled:
         raise CoverageWouldFall(f"version {version.number} has forgotten less than the current one has")
     version.status = VersionStatus.STAGED
     for target in targets_covered(session, model.id, covers=version.settled):
         target.outcome, target.findings = Outcome.UNLEARNED, version_findings(session, version)
     park(session, model, job)
-
-
-def version_settled(session: Session, model: Model) -> int:
-    """Return the number that a model's current version has settled; 0 without one."""
-    current = alias_version(session, model.id)
-    return 0 if current is None else current.settled
 
 
 def _make_current(session: Session, model: Model, *, job: Job, version: Version) -> None:

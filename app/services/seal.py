@@ -58,22 +58,18 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
         return [job_id for queued in jobs for job_id in queued]
 
 
-def seal_late_targets(session: Session, request: Request) -> list[JobId] | None:
-    """Give a sealed request a target in every model created since, and seal those; None if there is none.
+def seal_late_targets(session: Session, request: Request) -> bool:
+    """Give a sealed request a target in every model created since, and seal those; whether there were any.
 
     On PostgreSQL a model and a request that are committed at the same moment do not see each other. So three
     look, all under the request's lock: sealing, the model's own creation, and closing, which comes last.
     """
-    models = _unknown_models(session, request)
-    if not models:
-        return None
-    locked = lock_models(session, [model.id for model in models])
-    targets = [_add_late_target(session, request, model=model) for model in locked]
-    queued = [
+    models = lock_models(session, [model.id for model in _unknown_models(session, request)])
+    for model in models:
+        target = _add_late_target(session, request, model=model)
+        # No worker is told: an idle one looks by itself.
         seal_target(session, request, target=target, model=model)
-        for target, model in zip(targets, locked, strict=True)
-    ]
-    return [job_id for job_ids in queued for job_id in job_ids]
+    return bool(models)
 
 
 def _unknown_models(session: Session, request: Request) -> list[Model]:
