@@ -131,6 +131,22 @@ def oracle(
     raise typer.Exit(0 if found.is_equal else 1)
 
 
+@app.command()
+@one_line
+def trace(
+    job: Annotated[str, typer.Argument(help="A stitching job.")],
+    png: Annotated[Path | None, typer.Option(help="Draw it into this file.")] = None,
+) -> None:
+    """Show what a stitching job measured after every block, where it stopped and why."""
+    from worker.traces import draw, lines_of, trace_of  # drawing takes a second to import
+
+    found = trace_of(open_home(), job, tenant=DEFAULT_TENANT)
+    for line in lines_of(found):
+        out.print(line, soft_wrap=True)
+    if png is not None:
+        draw(found, png)
+
+
 def _read(own: Installation, path: Path) -> tuple[Recipe, Policy]:
     if checking.has_plan(path):
         recipe, policy = read_recipe(path)

@@ -7,11 +7,14 @@ from typing import Any, ClassVar
 from app.domain.scheduling import DAY_SECONDS
 
 MAX_WINDOW_SECONDS = 30 * DAY_SECONDS
+# Three numbers are fitted: on fewer points than this any curve fits.
+MIN_POINTS = 8
 
 
 # The registry of the worker, by guarantee: what settles, and what may only come before.
 EXACT_METHODS = ("replay", "retrain")
-EMPIRICAL_METHODS: tuple[str, ...] = ()
+STITCH = "stitch"
+EMPIRICAL_METHODS: tuple[str, ...] = (STITCH,)
 
 
 class CheckpointPlacement(StrEnum):
@@ -19,6 +22,30 @@ class CheckpointPlacement(StrEnum):
 
     ALL = "all"
     SQRT = "sqrt"
+
+
+@dataclass(frozen=True)
+class StitchRule:
+    """When checkpoint stitching stops to retrain (He et al. 2021, arXiv 2105.06209).
+
+    ``epsilon`` is how steep the fitted decay of the residual memory may still be (L1 distance of all weights,
+    a block); ``min_points`` is how many blocks must have been retrained since the last touched one, and
+    ``min_r_squared`` how well the fit must hold: one that does not never stops.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    epsilon: float = 1.0
+    min_points: int = MIN_POINTS
+    min_r_squared: float = 0.7
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"stitch.epsilon must be above 0, not {self.epsilon}")
+        if self.min_points < MIN_POINTS:
+            raise ValueError(f"stitch.min_points must be at least {MIN_POINTS}, not {self.min_points}")
+        if not 0.0 <= self.min_r_squared <= 1.0:
+            raise ValueError(f"stitch.min_r_squared must lie between 0 and 1, not {self.min_r_squared}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +57,9 @@ class Policy:
     ``interim_method`` publishes an empirical version before it. Deletions that wait share one job: it starts
     ``batch_window_seconds`` after the first of them, with ``batch_count`` of them, or when it must to be in
     time, whichever comes first. With ``hold`` every deletion waits for an admin's approval.
+
+    ``references`` keeps the weights after every block beside the full checkpoints: what stitching measures
+    against. ``stitch`` is its rule.
     """
 
     # Unknown keys in a recipe's [policy] table are refused, not ignored (read by pydantic).
@@ -43,6 +73,8 @@ class Policy:
     batch_window_seconds: float = 0.0
     batch_count: int | None = None
     hold: bool = False
+    references: bool = False
+    stitch: StitchRule = StitchRule()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_drop <= 1.0:
@@ -53,3 +85,13 @@ class Policy:
             raise ValueError(f"batch_window_seconds must be 0 to 30 days, not {self.batch_window_seconds}")
         if self.batch_count is not None and self.batch_count < 1:
             raise ValueError(f"batch_count must be at least 1, not {self.batch_count}")
+        self._require_references()
+
+    @property
+    def has_references(self) -> bool:
+        """Whether the weights after every block are kept, in full checkpoints or beside them."""
+        return self.references or self.checkpoints is CheckpointPlacement.ALL
+
+    def _require_references(self) -> None:
+        if STITCH in (self.interim_method, self.final_method) and not self.has_references:
+            raise ValueError("references must be true for stitching, unless checkpoints is all")

@@ -31,9 +31,9 @@ from worker.data.sources import SourceTable, read_source
 from worker.determinism import choose_device, environment, fix_kernels
 from worker.installation import Installation, open_installation
 from worker.pipeline import STEPS, run_steps
-from worker.training.loop import run_positions
+from worker.training.loop import AfterBlock, run_positions
 from worker.training.recipe import Recipe, recipe_from_json
-from worker.training.state import initial_state, weights, weights_digest
+from worker.training.state import TrainingState, initial_state, weights, weights_digest
 
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("worker.training.nets:mlp", {"in_features": 64, "num_classes": 10, "hidden": [16]}),
@@ -183,6 +183,12 @@ class Lab:
         return audit(self.own, name, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
 
     def straight_digest(self, *, without: Collection[str] = ()) -> str:
+        """Return what training on what is stored without these subjects ends with."""
+        return weights_digest([weights(self.straight(without=without).net)])
+
+    def straight(
+        self, *, without: Collection[str] = (), after_block: AfterBlock | None = None
+    ) -> TrainingState:
         """Train in this process from initialisation, on what is stored without these subjects."""
         refs = {self._ref(name) for name in without}
         recipe, device = recipe_from_json(self.model.recipe), choose_device()
@@ -199,8 +205,9 @@ class Lab:
         )
         state = initial_state(recipe, shard=0, device=device)
         positions = range(recipe.plan.num_positions)
-        run_positions(state, positions, recipe=recipe, loader=loader, shard=0, device=device)
-        return weights_digest([weights(state.net)])
+        return run_positions(
+            state, positions, recipe=recipe, loader=loader, shard=0, device=device, after_block=after_block
+        )
 
     def set_policy(self, **policy: object) -> None:
         """Change settings of the policy."""

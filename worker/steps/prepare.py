@@ -36,6 +36,12 @@ def unlearner_of(context: JobContext) -> Unlearner:
     return UNLEARNERS[str(context.output_of("prepare")["method"])]
 
 
+def made_by(context: JobContext) -> Unlearner:
+    """Return the method whose promise the new weights keep: one may have come to another's in the end."""
+    came_to = context.output_of("unlearn").get("method")
+    return unlearner_of(context) if came_to is None else UNLEARNERS[str(came_to)]
+
+
 def _method(context: JobContext) -> str:
     policy = context.model.policy
     match context.claim.kind:

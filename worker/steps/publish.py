@@ -9,7 +9,7 @@ from app.services.references import put_blob
 from models_store.blobs import parse_digest
 from models_store.manifest import Manifest, ManifestFile
 from worker.context import JobContext
-from worker.steps.prepare import unlearner_of
+from worker.steps.prepare import made_by
 from worker.steps.scope import scope_of
 
 
@@ -28,28 +28,28 @@ def build_manifest(context: JobContext) -> Manifest:
     scope, verified = scope_of(context), context.output_of("verify")
     is_train = context.claim.kind is JobKind.TRAIN
     recipe, row = context.recipe, context.model.row
-    made_by = context.output_of("unlearn")["environment"]
-    assert isinstance(made_by, dict)
+    environment = context.output_of("unlearn")["environment"]
+    assert isinstance(environment, dict)
     return Manifest(
         files=_files(context),
         model=row.name,
         recipe_digest=parse_digest(row.recipe_digest),
         parent=None if scope.base is None else parse_digest(scope.base),
         job=context.claim.job_id,
-        guarantee=unlearner_of(context).guarantee,
-        method="train" if is_train else unlearner_of(context).name,
+        guarantee=made_by(context).guarantee,
+        method="train" if is_train else made_by(context).name,
         evidence=parse_digest(str(verified["evidence"])),
         environment={
-            **made_by,
+            **environment,
             "threads": recipe.execution.threads,
             "dtype": recipe.execution.dtype,
         },
         covers=scope.covers,
-        settled=scope.covers if unlearner_of(context).guarantee is Guarantee.EXACT else scope.settled,
+        settled=scope.covers if made_by(context).guarantee is Guarantee.EXACT else scope.settled,
         weights_digest=parse_digest(str(verified["weights_digest"])),
         plan_key_id=context.model.plan_key_id,
         retained_digest=parse_digest(str(verified["retained_digest"])),
-        code_digest=parse_digest(str(made_by["code_digest"])),
+        code_digest=parse_digest(str(environment["code_digest"])),
         factory=recipe.model.factory,
         factory_arguments=recipe.model.arguments,
         input_schema=_input_schema(context),

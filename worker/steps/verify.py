@@ -20,9 +20,10 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
+from worker.evaluation.traced import trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
-from worker.steps.prepare import unlearner_of
+from worker.steps.prepare import made_by
 from worker.steps.scope import prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
 from worker.training.factory import build_net
@@ -50,6 +51,7 @@ def verify(context: JobContext) -> JsonObject:
         *_lineage(context, scope, unlearned),
         *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
+        *_trace(unlearned),
         *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
     ]
     evidence = _store(context, canonical_json(evidence_of(checks)))
@@ -65,7 +67,7 @@ def verify(context: JobContext) -> JsonObject:
 
 
 def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Check]:
-    if unlearner_of(context).guarantee is not Guarantee.EXACT:
+    if made_by(context).guarantee is not Guarantee.EXACT:
         return []  # an empirical version is built on one that saw the records: it does not claim otherwise
     check = lineage_check(
         context,
@@ -75,6 +77,10 @@ def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Ch
         constituents=unlearned.constituents,
     )
     return [check]
+
+
+def _trace(unlearned: Unlearned) -> list[Check]:
+    return [] if unlearned.trace is None else [trace_check(unlearned.trace)]
 
 
 def _trained(context: JobContext, blob: str, *, shard: int) -> nn.Module:
@@ -102,6 +108,8 @@ def _timed_witness(
 def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:
     if context.claim.kind is not JobKind.SETTLE or not scope.first_touched:
         return []
+    if made_by(context).guarantee is not Guarantee.EXACT:
+        return []  # nothing is claimed that recomputing blocks could show
     parent = _base(context)
     is_unmoved = parent is not None and parent.weights_digest == digest
     prediction = prediction_of(context)

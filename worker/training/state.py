@@ -17,7 +17,7 @@ from worker.training.factory import build_net
 from worker.training.optimizers import build_optimizer
 from worker.training.recipe import Recipe
 
-_NET, _OPTIMIZER = "net.", "optimizer."
+NET_PREFIX, _OPTIMIZER = "net.", "optimizer."
 
 
 @dataclass
@@ -63,7 +63,7 @@ def restore(data: bytes, recipe: Recipe, *, shard: int, device: torch.device) ->
     """
     tensors, note = unpack(data)
     state = initial_state(recipe, shard=shard, device=device)
-    net = {name.removeprefix(_NET): t for name, t in tensors.items() if name.startswith(_NET)}
+    net = {name.removeprefix(NET_PREFIX): t for name, t in tensors.items() if name.startswith(NET_PREFIX)}
     check_against(net, expected=state.net.state_dict())
     state.net.load_state_dict(net)
     entries = state.optimizer.state_dict()
@@ -76,7 +76,7 @@ def restore(data: bytes, recipe: Recipe, *, shard: int, device: torch.device) ->
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {_NET + name: tensor for name, tensor in weights(state.net).items()}
+    tensors = {NET_PREFIX + name: tensor for name, tensor in weights(state.net).items()}
     for index, entry in state.optimizer.state_dict()["state"].items():
         # Plain SGD keeps a None where momentum would be; there is nothing to carry in it.
         tensors |= {f"{_OPTIMIZER}{index}.{k}": v for k, v in entry.items() if isinstance(v, Tensor)}

@@ -1,7 +1,7 @@
 """What every unlearning method promises to the pipeline, and what it hands over."""
 
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.domain.status import Guarantee
 from app.domain.terms import JsonObject
@@ -31,6 +31,8 @@ class Unlearned:
     """What a method left in the store: the blob of each constituent's final state, in shard order.
 
     Blocks, records and seconds are those of this process: a job resumed after a kill counts from there.
+    ``method`` is what it came to in the end when that is another one than was asked for; ``trace`` is what
+    the method saw on its way, as its evidence shows it.
     """
 
     constituents: list[str]
@@ -40,6 +42,8 @@ class Unlearned:
     num_records: int
     loop_seconds: float
     checkpoint_seconds: float
+    method: str | None = None
+    trace: list[dict[str, Any]] | None = None
 
     def to_json(self) -> JsonObject:
         """Return it as the job's outputs keep it."""

@@ -1,4 +1,4 @@
-"""Record a run while it goes: checkpoints where the policy wants them, witness states, progress.
+"""Record a run while it goes: checkpoints, references and witness states where they are wanted, progress.
 
 Promises: at most one rolling checkpoint a job besides the one it resumed from, at most every 30 s; every
 write checks the fence, so a worker that lost its lease stops at the next block.
@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 
 from app.services.checkpoint import CheckpointFacts, register_checkpoint
 from app.services.claim import report_progress
-from models_store.blobs import Digest
+from models_store.blobs import Digest, digest_of
 from worker.context import JobContext
 from worker.training.placement import kept_positions
 from worker.training.state import TrainingState, pack_state, state_digest
+from worker.unlearners.references import ROLE, ReferencePack, reference_key
+from worker.unlearners.stitching import parameters_of
 
 ROLLING_SECONDS = 30.0
 PROGRESS_SECONDS = 0.5
 WRITES_AHEAD = 4
+_LASTING = frozenset({"policy", "final"})
 
 
 @dataclass
@@ -41,6 +44,7 @@ class RunRecorder:
     _kept: frozenset[int] = field(init=False)
     _last_saved: float = field(init=False)
     _last_reported: float = field(init=False, default=0.0)
+    _references: ReferencePack = field(init=False, default_factory=ReferencePack)
     # Syncing a file takes as long as half a block: it happens beside the training.
     _writer: ThreadPoolExecutor = field(init=False, default_factory=lambda: ThreadPoolExecutor(1))
     _writes: list[Future[Digest]] = field(init=False, default_factory=list)
@@ -64,7 +68,9 @@ class RunRecorder:
         self.num_blocks += 1
         self.num_records += num_records
         is_asked = self.context.should_stop()
-        for role in self._roles(position) or (["rolling"] if is_asked else []):
+        roles = self._roles(position) or (["rolling"] if is_asked else [])
+        self._keep_reference(position, state, roles=roles)
+        for role in roles:
             self._timed_save(position, state, role=role)
         if is_asked:
             self.context.hand_over_if_asked()
@@ -99,18 +105,36 @@ class RunRecorder:
             roles.append("rolling")
         return roles
 
+    def _keep_reference(self, position: int, state: TrainingState, *, roles: list[str]) -> None:
+        """Keep the weights for stitching, where the policy wants it and no full checkpoint stays here."""
+        if not self.context.model.policy.references:
+            return
+        is_full = not _LASTING.isdisjoint(roles)
+        if not is_full:
+            self._references.add(position, parameters_of(state.net))
+        # Before the checkpoint: a run that resumes from it must not leave a gap behind.
+        if self._references.weights and (self._references.is_full or is_full or "rolling" in roles):
+            last, data = self._references.taken()
+            key = reference_key(self.keys[last])
+            self._save(last, data, role=ROLE, key=key, state_digest=digest_of(data))
+
     def _timed_save(self, position: int, state: TrainingState, *, role: str) -> None:
         started = time.perf_counter()
+        key = self.keys[position] if position >= 0 else "initialisation"
+        self._save(position, pack_state(state), role=role, key=key, state_digest=state_digest(state))
+        self._last_saved = time.monotonic()
+        self.checkpoint_seconds += time.perf_counter() - started
+
+    def _save(self, position: int, data: bytes, *, role: str, key: str, state_digest: str) -> None:
         facts = CheckpointFacts(
             role=role,
-            key=self.keys[position] if position >= 0 else "initialisation",
+            key=key,
             shard=self.shard,
             position=position,
             settled=self.settled,
-            state_digest=state_digest(state),
+            state_digest=state_digest,
         )
         own = self.context.installation
-        data = pack_state(state)
         if role == "rolling":
             # It replaces the one before it, whose bytes must not arrive after they were unlinked.
             self._wait_for(0)
@@ -126,8 +150,6 @@ class RunRecorder:
         self._writes.append(self._writer.submit(own.store.put, data))
         if role == "final":
             self.final_digest = digest
-        self._last_saved = time.monotonic()
-        self.checkpoint_seconds += time.perf_counter() - started
 
     def _wait_for(self, num_left: int) -> None:
         """Wait until at most so many states are on their way to the disk."""

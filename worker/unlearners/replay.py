@@ -62,7 +62,7 @@ class _Exact:
     def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
         """Return where each shard resumes and how many blocks follow."""
         points = [
-            self._resume_point(context, scope, shard=shard, keys=_keys(context, table, shard), own=False)
+            self.resume_point(context, scope, shard=shard, keys=keys_of(context, table, shard), own=False)
             for shard in context.shards
         ]
         return Prediction(
@@ -105,8 +105,8 @@ class _Exact:
         """Run one shard to its end, or until it must go back; then it waits again."""
         context, plan = run.context, run.context.recipe.plan
         self._join(run)
-        keys = _keys(context, run.table, shard)
-        resume = self._resume_point(context, run.scope, shard=shard, keys=keys, own=True)
+        keys = keys_of(context, run.table, shard)
+        resume = self.resume_point(context, run.scope, shard=shard, keys=keys, own=True)
         run.finished[shard] = resume.position
         state = load_state(context, resume.checkpoint, shard=shard)
         positions = range(resume.position + 1, plan.num_positions)
@@ -127,7 +127,7 @@ class _Exact:
                 if shard in run.waiting:
                     raise ShardGoesBack
                 recorder.rejoin(
-                    keys=_keys(context, run.table, shard), settled=run.scope.covers, watched=run.watched
+                    keys=keys_of(context, run.table, shard), settled=run.scope.covers, watched=run.watched
                 )
 
         with closing(recorder), suppress(ShardGoesBack):
@@ -149,7 +149,7 @@ class _Exact:
         run.note(self.predict(run.context, run.scope, table=run.table))
         return True
 
-    def _resume_point(
+    def resume_point(
         self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
     ) -> ResumePoint:
         """Return the furthest clean state made from exactly these inputs.
@@ -207,5 +207,6 @@ def _num_records(run: Run, shard: int, position: int) -> int:
     return run.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
 
 
-def _keys(context: JobContext, table: RecordTable, shard: int) -> list[str]:
+def keys_of(context: JobContext, table: RecordTable, shard: int) -> list[str]:
+    """Return the keys of a shard's states after each position, for these retained records."""
     return checkpoint_keys(context.identity, table, plan=context.recipe.plan, shard=shard)

@@ -1,0 +1,85 @@
+"""The trace of a stitching job, as text and as a picture."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sqlalchemy.orm import Session
+
+from app.db.session import reading
+from app.db.tables import Job
+from app.domain.errors import NotFound
+from app.domain.terms import JsonObject, TenantName
+from worker.installation import Installation
+
+mpl.use("agg")
+_INCHES = (7.0, 3.6)
+
+
+def trace_of(own: Installation, job_id: str, *, tenant: TenantName) -> list[JsonObject]:
+    """Return what a job measured, one entry a shard.
+
+    Raises:
+        NotFound: the tenant has no such job, or it measured nothing.
+    """
+    with reading(own.sessions) as session:
+        trace = _outputs(session, job_id, tenant=tenant).get("unlearn", {}).get("trace")
+    if not trace:
+        raise NotFound(f"{job_id} has no trace: it stitched nothing, or it has not unlearned yet")
+    return cast("list[JsonObject]", trace)
+
+
+def lines_of(trace: list[JsonObject]) -> list[str]:
+    """Return one line a shard."""
+    return [_line(shard) for shard in trace]
+
+
+def draw(trace: list[JsonObject], path: Path) -> None:
+    """Write a picture of every touched shard's residuals, their fit and where retraining stopped.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    touched = [cast("dict[str, Any]", shard) for shard in trace if shard["residuals"]]
+    num_rows = max(1, len(touched))
+    figure = Figure(figsize=(_INCHES[0], _INCHES[1] * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, squeeze=False)[:, 0]
+    for place, shard in zip(axes, touched, strict=False):
+        _draw_shard(place, shard)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error}") from error
+
+
+def _outputs(session: Session, job_id: str, *, tenant: TenantName) -> dict[str, Any]:
+    job = session.get(Job, job_id)
+    if job is None or job.tenant != tenant:
+        raise NotFound(f"no job {job_id}")
+    return job.outputs
+
+
+def _line(shard: JsonObject) -> str:
+    stopped = shard["stopped_after"]
+    end = "ran to its end" if stopped is None else f"stopped after block {stopped}"
+    return f"shard {shard['shard']}: {shard['num_blocks']} blocks, {end}: {shard['why']}"
+
+
+def _draw_shard(axes: Axes, shard: dict[str, Any]) -> None:
+    residuals, first = shard["residuals"], shard["touched"][0]
+    positions = np.arange(first, first + len(residuals))
+    axes.plot(positions, residuals, ".", color="black", label="residual memory")
+    for position in shard["touched"]:
+        axes.axvline(position, color="tab:red", linewidth=0.8, linestyle=":")
+    if decay := shard["decay"]:
+        x = np.arange(1, shard["num_points"] + 1, dtype=float)
+        fitted = decay["amplitude"] * x ** -decay["exponent"] + decay["floor"]
+        label = f"h = {decay['exponent']:.2f}, R² = {decay['r_squared']:.2f}"
+        axes.plot(shard["touched"][-1] + x - 1, fitted, color="tab:blue", label=label)
+    if shard["stopped_after"] is not None:
+        axes.axvline(shard["stopped_after"], color="tab:green", label="stitched here")
+    axes.set(xlabel="block", ylabel="L1 distance", title=f"shard {shard['shard']}: {shard['why']}")
+    axes.legend()

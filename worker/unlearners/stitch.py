@@ -1,0 +1,259 @@
+"""Checkpoint stitching (DeepObliviate, He et al. 2021, arXiv 2105.06209): fast, and empirical.
+
+Retrain from before the first touched block until what the records still change has decayed, then add what
+the last exact run did from there on. The forgotten are always the union of all that is not settled yet,
+against that one run; nothing is ever stitched to something stitched.
+
+Promises: a fit that does not hold never stops, and neither does a stitched net that is unusable: the
+retraining then goes on to the end, where it is exact. Never: a bound on the distance to exact retraining.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.db.records import marks_of
+from app.db.session import reading
+from app.domain.policy import STITCH
+from app.domain.status import Guarantee, JobKind
+from app.services.prepare import Scope
+from app.services.references import put_blob
+from worker.context import JobContext
+from worker.data.loader import Loader
+from worker.data.records import RecordTable
+from worker.training.loop import run_positions
+from worker.training.state import TrainingState, initial_state, pack_state
+from worker.unlearners.base import Prediction, Unlearned
+from worker.unlearners.recording import RunRecorder
+from worker.unlearners.references import StoredReferences
+from worker.unlearners.replay import Replay, ResumePoint, keys_of, load_state
+from worker.unlearners.stitching import (
+    ReferenceMissing,
+    Retraining,
+    estimate_batch_norm,
+    fault_of,
+    stitch,
+)
+
+NORM_RECORDS = 1_024
+_EXACT = Replay()
+
+
+class _StopsHere(Exception):
+    """What the records still change has decayed."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the shards of one job share."""
+
+    context: JobContext
+    scope: Scope
+    table: RecordTable
+    loader: Loader
+    watched: frozenset[int]
+
+
+@dataclass
+class _Way:
+    """One shard's way: ``stitched`` is the net that was made at ``stopped_after``, else it ran to its end."""
+
+    job: _Job
+    shard: int
+    resume: ResumePoint
+    recorder: RunRecorder
+    retraining: Retraining | None
+    references: StoredReferences
+    why: str = "no block was touched"
+    stopped_after: int | None = None
+    stitched: nn.Module | None = field(default=None, repr=False)
+
+    def after_block(self, position: int, state: TrainingState) -> None:
+        """Record the block, measure it, and stop when the stitch can be made."""
+        self.recorder.after_block(position, state, num_records=_num_records(self.job, self.shard, position))
+        if self.retraining is None:
+            return
+        try:
+            ruling = self.retraining.after_block(position, state.net)
+            self.why = ruling.why
+            if ruling.stops and position < self.job.context.recipe.plan.num_positions - 1:
+                self._stitch(position, state)
+        except ReferenceMissing as missing:
+            self.why, self.retraining = str(missing), None
+
+    def _stitch(self, position: int, state: TrainingState) -> None:
+        """Stitch a copy; an unusable one is dropped and the retraining goes on unmeasured."""
+        last = self.job.context.recipe.plan.num_positions - 1
+        net = self._copy(state.net)
+        stitch(net, here=self.references.after(position), end=self.references.after(last))
+        estimate_batch_norm(net, _newest_inputs(self.job, self.shard))
+        if fault := fault_of(net):
+            self.why, self.retraining = f"the stitch cannot be used: {fault}", None
+            return
+        self.stopped_after, self.stitched = position, net
+        raise _StopsHere
+
+    def _copy(self, net: nn.Module) -> nn.Module:
+        context = self.job.context
+        copy = initial_state(context.recipe, shard=self.shard, device=context.device).net
+        copy.load_state_dict(net.state_dict())
+        return copy
+
+    @property
+    def final(self) -> str:
+        """The blob of the final state."""
+        if self.stitched is None:
+            blob = self.recorder.final_digest or self.resume.blob
+            assert blob is not None
+            return blob
+        # A state without an optimizer's memory, and no checkpoint's row: nothing resumes from it.
+        own = self.job.context.installation
+        state = initial_state(self.job.context.recipe, shard=self.shard, device=self.job.context.device)
+        state.net.load_state_dict(self.stitched.state_dict())
+        return put_blob(own.sessions, pack_state(state), claim=self.job.context.claim, store=own.store)
+
+    def trace(self) -> dict[str, Any]:
+        """Return what the evidence shows of this way."""
+        measured = self.retraining
+        decay = None if measured is None else measured.ruling.decay
+        return {
+            "shard": self.shard,
+            "resumed_after": self.resume.position,
+            "stopped_after": self.stopped_after,
+            "why": self.why,
+            "num_blocks": self.recorder.num_blocks,
+            "touched": [] if measured is None else list(measured.touched),
+            "residuals": [] if measured is None else list(measured.residuals),
+            "num_points": 0 if measured is None else len(measured.points),
+            "decay": None if decay is None else decay.to_json(),
+            "slope": None if measured is None else measured.ruling.slope,
+            "rule": asdict(self.job.context.model.policy.stitch),
+        }
+
+
+class Stitch:
+    """Retrain until the residual memory has decayed, and reuse the rest of the last exact run."""
+
+    name = STITCH
+    guarantee = Guarantee.EMPIRICAL
+
+    def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
+        """Return where each shard resumes, and the fewest blocks that can follow."""
+        exact = _EXACT.predict(context, scope, table=table)
+        least = sum(
+            _fewest_blocks(context, scope, shard=shard, resumes_after=position)
+            for shard, position in zip(context.shards, exact.resumes_after, strict=True)
+        )
+        return Prediction(
+            resumes_after=exact.resumes_after, resumes_from=exact.resumes_from, num_blocks=least
+        )
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+    ) -> Unlearned:
+        """Retrain and stitch every touched shard; the others keep the states that they have."""
+        started = time.perf_counter()
+        job = _Job(context, scope, table, context.loader(table), frozenset(watched))
+        ways = [_run_shard(job, shard) for shard in context.shards]
+        is_stitched = any(way.stitched is not None for way in ways)
+        # What came to the end without a stitch is what replay would have made, and is judged as that.
+        is_exact = context.claim.kind is JobKind.SETTLE and not is_stitched
+        return Unlearned(
+            constituents=[way.final for way in ways],
+            resumed_after=[way.resume.position for way in ways],
+            resumed_from=[way.resume.blob for way in ways],
+            num_blocks=sum(way.recorder.num_blocks for way in ways),
+            num_records=sum(way.recorder.num_records for way in ways),
+            loop_seconds=time.perf_counter() - started,
+            checkpoint_seconds=sum(way.recorder.checkpoint_seconds for way in ways),
+            method=_EXACT.name if is_exact else self.name,
+            trace=[way.trace() for way in ways],
+        )
+
+
+def _run_shard(job: _Job, shard: int) -> _Way:
+    """Retrain one shard until it can be stitched, else to its end."""
+    context, plan = job.context, job.context.recipe.plan
+    keys = keys_of(context, job.table, shard)
+    resume = _EXACT.resume_point(context, job.scope, shard=shard, keys=keys, own=False)
+    state = load_state(context, resume.checkpoint, shard=shard)
+    positions = range(resume.position + 1, plan.num_positions)
+    way = _way(job, shard=shard, resume=resume, keys=keys)
+    with closing(way.recorder), suppress(_StopsHere):
+        way.recorder.before_first(resume.position + 1, state)
+        if way.retraining is not None:
+            way.retraining.before_first(state.net)
+        run_positions(
+            state,
+            positions,
+            recipe=context.recipe,
+            loader=job.loader,
+            shard=shard,
+            device=context.device,
+            after_block=way.after_block,
+        )
+    return way
+
+
+def _way(job: _Job, *, shard: int, resume: ResumePoint, keys: list[str]) -> _Way:
+    context, plan = job.context, job.context.recipe.plan
+    base_keys = keys_of(context, context.retained(covers=job.scope.settled), shard)
+    references = StoredReferences(context, shard=shard, keys=base_keys, settled=job.scope.settled)
+    touched = _touched(context, job.scope, shard=shard)
+    retraining = Retraining(references, context.model.policy.stitch, touched) if touched else None
+    positions = range(resume.position + 1, plan.num_positions)
+    recorder = RunRecorder(
+        context=context,
+        shard=shard,
+        settled=job.scope.covers,
+        keys=keys,
+        watched=job.watched,
+        total_records=sum(_num_records(job, shard, position) for position in positions),
+        resumed_from=resume.blob,
+    )
+    return _Way(job, shard, resume, recorder, retraining, references)
+
+
+def _touched(context: JobContext, scope: Scope, *, shard: int) -> list[int]:
+    """Return the blocks of a shard, by position, that held what is not settled yet."""
+    with reading(context.installation.sessions) as session:
+        marks = marks_of(session, context.claim.model_id, through=scope.covers)
+    return sorted(
+        {
+            m.position
+            for m in marks
+            if m.number > scope.settled and m.shard == shard and m.position is not None
+        }
+    )
+
+
+def _fewest_blocks(context: JobContext, scope: Scope, *, shard: int, resumes_after: int) -> int:
+    last = context.recipe.plan.num_positions - 1
+    touched = _touched(context, scope, shard=shard)
+    if not touched:
+        return last - resumes_after
+    return min(touched[-1] + context.model.policy.stitch.min_points - 1, last) - resumes_after
+
+
+def _newest_inputs(job: _Job, shard: int) -> Iterator[torch.Tensor]:
+    """Yield retained inputs (N, *) block by block, from the last one back; one record has no variance."""
+    num = 0
+    for block in reversed(range(job.context.recipe.plan.blocks)):
+        if num >= NORM_RECORDS:
+            return
+        if job.loader.num_records(shard=shard, block=block) < 2:
+            continue
+        inputs = job.loader.block(shard, block).inputs
+        num += len(inputs)
+        yield inputs
+
+
+def _num_records(job: _Job, shard: int, position: int) -> int:
+    """Return how many records a block meets in all its epochs."""
+    plan = job.context.recipe.plan
+    return job.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
