@@ -6,7 +6,7 @@ section 4); retraining stops where |Y'(x)| = a h x^(-h-1) falls to epsilon and t
 Promises: pure functions of the residuals. Never: a claim about the tail that was not retrained. The
 derivative test does not bound it, and the decay need not go on.
 
-Shape suffixes: n residuals so far.
+Shape suffixes: n residuals so far, h exponents tried.
 """
 
 import math
@@ -22,7 +22,9 @@ from app.domain.terms import JsonObject
 
 Floats = npt.NDArray[np.float64]
 
-_STARTS = (0.25, 1.0, 3.0)
+_EXPONENTS = np.geomspace(0.02, 10.0, 40)
+# A start must lie inside the bounds.
+_INSIDE = 1e-9
 # A negative exponent is allowed to the fit, so that residuals that grow are seen to, and refused.
 _LEAST_EXPONENT, _GREATEST_EXPONENT = -4.0, 20.0
 _LEAST_WINDOW = 4
@@ -126,18 +128,32 @@ def _rises(residuals: Sequence[float]) -> bool:
 
 
 def _best_fit(x_n: Floats, y_n: Floats) -> tuple[float, float, float]:
-    """Return a, h, b of the best of a few starts; ``y_n`` is at most 1."""
+    """Return a, h, b, from the best start on a grid of exponents; ``y_n`` is at most 1."""
 
     def errors(parameters: Floats) -> Floats:
         a, h, b = parameters
         return np.asarray(a * x_n**-h + b - y_n)
 
+    def slopes(parameters: Floats) -> Floats:
+        a, h, _ = parameters
+        powers_n = x_n**-h
+        return np.stack([powers_n, -a * np.log(x_n) * powers_n, np.ones_like(x_n)], axis=1)
+
     bounds = ([0.0, _LEAST_EXPONENT, 0.0], [math.inf, _GREATEST_EXPONENT, math.inf])
-    rest = max(float(y_n[-1]), 1e-9)
-    starts = [(max(float(y_n[0]) - rest, 1e-3), h, rest) for h in _STARTS]
-    fits = [least_squares(errors, start, bounds=bounds) for start in starts]
-    a, h, b = min(fits, key=lambda fit: float(fit.cost)).x
+    a, h, b = least_squares(errors, _start(x_n, y_n), jac=slopes, bounds=bounds).x
     return float(a), float(h), float(b)
+
+
+def _start(x_n: Floats, y_n: Floats) -> tuple[float, float, float]:
+    """Return the best a, h, b on a grid of h: for a given h the other two are a straight line's."""
+    powers_hn = x_n[None, :] ** -_EXPONENTS[:, None]
+    spread_hn = powers_hn - powers_hn.mean(axis=1, keepdims=True)
+    variance_h = np.maximum((spread_hn**2).sum(axis=1), np.finfo(np.float64).tiny)
+    a_h = np.maximum(spread_hn @ (y_n - y_n.mean()) / variance_h, _INSIDE)
+    b_h = np.maximum(y_n.mean() - a_h * powers_hn.mean(axis=1), _INSIDE)
+    errors_h = ((a_h[:, None] * powers_hn + b_h[:, None] - y_n) ** 2).sum(axis=1)
+    best = int(errors_h.argmin())
+    return float(a_h[best]), float(_EXPONENTS[best]), float(b_h[best])
 
 
 def _r_squared(y_n: Floats, fitted_n: Floats) -> float:
