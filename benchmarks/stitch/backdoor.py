@@ -1,0 +1,86 @@
+"""A backdoor that one person planted: its power first, then what deleting the person leaves of it.
+
+The person's images carry a white square and one label. Success is the share of other test images with the
+square that get that label. A stitch is judged two-sided: less than exact retraining is over-forgetting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from app.domain.policy import StitchRule
+from benchmarks.results import Row, Sheet
+from benchmarks.stitch.images import Images, drawn_people
+from benchmarks.stitch.training import Training, named_within, seeded, transform_of
+from worker.training.recipe import Recipe
+
+NUM_RECORDS, SQUARE, LABEL = 100, 4, 0
+PLACES = {"early": 0.1, "late": 0.95}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Success in percent: where it was planted, deleted exactly, and stitched (None: no stitch)."""
+
+    place: str
+    original: float
+    exact: float
+    stitched: float | None
+
+
+def one_backdoor(recipe: Recipe, images: Images, rule: StitchRule, place: str, seed: int) -> Planted:
+    """Plant, train, delete and measure."""
+    recipe = seeded(recipe, seed)
+    start = int(PLACES[place] * recipe.plan.blocks)
+    blocks = range(start, start + max(2, recipe.plan.blocks // 50))
+    (drawn,) = drawn_people(images, [(NUM_RECORDS, False)], seed=seed)
+    person = named_within(recipe, drawn, blocks, seed=seed)
+    training = Training(recipe, _planted(images, person.rows), [person], seed=seed)
+    original = training.run()
+    deletion = training.delete([person], rules=[rule])
+    (stitched,) = deletion.stitched
+    made = None if stitched.stopped_after is None else _success(stitched.net, training)
+    return Planted(place, _success(original, training), _success(deletion.exact, training), made)
+
+
+def rows_of(made: Sheet, planted: Sequence[Planted]) -> list[Row]:
+    """Return success by place; where it has no power, forgetting shows nothing."""
+    rows = []
+    for place in dict.fromkeys(each.place for each in planted):
+        same = [each for each in planted if each.place == place]
+        stitched = [each.stitched for each in same if each.stitched is not None]
+        against = f"{NUM_RECORDS} records, {place}"
+        rows.append(made.median("backdoor, original", [p.original for p in same], unit="%", baseline=against))
+        rows.append(made.median("backdoor, exact", [p.exact for p in same], unit="%", baseline=against))
+        if stitched:
+            rows.append(made.median("backdoor, stitched", stitched, unit="%", baseline=against))
+    return rows
+
+
+def _planted(images: Images, rows: np.ndarray) -> Images:
+    features, labels = images.features.copy(), images.labels.copy()
+    features[rows] = _squared(features[rows])
+    labels[rows] = LABEL
+    return replace(images, features=features, labels=labels)
+
+
+def _squared(features: np.ndarray) -> np.ndarray:
+    marked = features.copy()
+    marked[..., :SQUARE, :SQUARE] = 255
+    return marked
+
+
+@torch.no_grad()
+def _success(net: nn.Module, training: Training) -> float:
+    images = training.images
+    others = images.test_labels != LABEL
+    raw = torch.from_numpy(_squared(images.test_features[others])).to(training.device)
+    inputs = transform_of(training.recipe, images)(raw)
+    was_training = net.training
+    net.eval()
+    hits = torch.cat([net(part).argmax(1) == LABEL for part in inputs.split(1_000)])
+    net.train(was_training)
+    return 100 * float(hits.double().mean())
