@@ -116,8 +116,11 @@ def _write_raw(name: str, figures: list[dict[str, object]]) -> Path:
 
 def _options() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks.stitch")
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[*PARTS], metavar="PART")
-    return parser.parse_args()
+    parser.add_argument("parts", nargs="*", default=[*PARTS], metavar="PART", help=", ".join(PARTS))
+    options = parser.parse_args()
+    if unknown := set(options.parts) - PARTS.keys():
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return options
 
 
 if __name__ == "__main__":
