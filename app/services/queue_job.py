@@ -32,11 +32,12 @@ def policy_of(model: Model) -> Policy:
 def queue_deletion_jobs(session: Session, model: Model) -> list[JobId]:
     """Queue what a sealed deletion needs and return what is new.
 
-    A settle job starts by the policy's batch rules; an interim job, where the policy has a method, at once.
+    A settle job starts by the policy's batch rules; an interim job, where the policy has a method, at once
+    and first: one worker alone must not make the exact version while the fast one waits.
     """
-    queued = [_queue_settle(session, model)]
-    if policy_of(model).interim_method is not None:
-        queued.append(queue_job(session, model, kind=JobKind.INTERIM))
+    has_interim = policy_of(model).interim_method is not None
+    queued = [queue_job(session, model, kind=JobKind.INTERIM)] if has_interim else []
+    queued.append(_queue_settle(session, model))
     return [job_id for job_id in queued if job_id is not None]
 
 

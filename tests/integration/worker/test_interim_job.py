@@ -29,6 +29,12 @@ def claims(lab: Lab) -> dict[JobKind, Claim]:
     return {claim.kind: claim for claim in found if claim is not None}
 
 
+def test_one_worker_alone_makes_the_interim_version_first(shifting: Lab) -> None:
+    shifting.world.sealed(shifting.in_block(2)[0])
+    shifting.work()
+    assert [row.guarantee for row in shifting.versions[1:]] == [Guarantee.EMPIRICAL, Guarantee.EXACT]
+
+
 def test_an_interim_version_comes_first_and_the_exact_one_purges_it(shifting: Lab) -> None:
     person = shifting.in_block(2)[0]
     expected = shifting.straight_digest(without=[person])
