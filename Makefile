@@ -7,7 +7,7 @@ PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench load chaos trials clean
+.PHONY: install demo test lint format bench bench-stitch load chaos trials clean
 
 install: $(STAMP)
 
@@ -38,6 +38,12 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.door
+	$(BIN)/python -m benchmarks.render
+
+# Half an hour on two quiet cores; PARTS="headline sweep" runs some of it.
+bench-stitch: $(STAMP)
+	$(BIN)/python -m benchmarks.stitch $(PARTS)
+	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.render
 
 # Kills and pauses under load, then a checker; SETUP is sqlite, postgres or both, SEED repeats a storm.

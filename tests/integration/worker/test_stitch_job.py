@@ -10,6 +10,7 @@ from torch import Tensor
 
 from app.db.session import reading
 from app.db.tables import Job
+from app.domain.errors import HandedOver
 from app.domain.policy import StitchRule
 from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import DEFAULT_TENANT, Claim
@@ -17,6 +18,8 @@ from models_store.manifest import Manifest
 from models_store.tensors import unpack
 from tests.integration.worker.conftest import NewLab
 from tests.support.trained import Lab, recipe_of
+from worker.context import JobContext
+from worker.steps.unlearn import unlearn
 from worker.traces import draw, lines_of, trace_of
 from worker.unlearners.decay import rule_on
 
@@ -88,6 +91,18 @@ def served(lab: Lab, number: int) -> dict[str, Tensor]:
     manifest = Manifest.from_bytes(lab.own.store.get(version.manifest_digest))
     (file,) = (file for file in manifest.files if file.name == "weights.safetensors")
     return unpack(lab.own.store.get(file.digest))[0]
+
+
+def missing_references(lab: Lab) -> set[int]:
+    """Return the blocks after which no weights were kept."""
+    missing = set(range(NUM_BLOCKS))
+    for row in lab.checkpoints:
+        if row.role == "reference":
+            tensors, _ = unpack(lab.own.store.get(row.digest))
+            missing -= {int(name.split(".", 1)[0]) for name in tensors}
+        elif row.role in ("policy", "final"):
+            missing.discard(row.position)
+    return missing
 
 
 def trace(lab: Lab, claim: Claim) -> dict[str, Any]:
@@ -204,17 +219,24 @@ def test_what_saw_the_person_goes_with_the_exact_version_and_references_are_whol
     size = sum(lab.own.store.size(digest) for digest in lab.own.store.digests())
     for person in early(lab)[:3]:
         settle(lab, claimed(lab, person))
-        covered = set(range(NUM_BLOCKS))
-        for row in lab.checkpoints:
-            if row.role == "reference":
-                tensors, _ = unpack(lab.own.store.get(row.digest))
-                covered -= {int(name.split(".", 1)[0]) for name in tensors}
-            elif row.role in ("policy", "final"):
-                covered.discard(row.position)
-        assert not covered
+        assert not missing_references(lab)
     grown = sum(lab.own.store.size(digest) for digest in lab.own.store.digests())
     assert grown < 1.2 * size
     assert {row.status for row in lab.versions[:-1]} == {VersionStatus.PURGED}
+
+
+def test_a_training_that_was_handed_over_leaves_no_gap_in_its_references(new_lab: NewLab) -> None:
+    lab = new_lab(recipe_of("mlp", "sgd", blocks=NUM_BLOCKS), references=True)
+    claim = lab.claim()
+    assert claim is not None
+    going = lab.advance(claim, until="unlearn")
+    asked = iter([False] * 6 + [True] * 2)
+    stopping = JobContext(lab.own, going.claim, should_stop=lambda: next(asked))
+    with pytest.raises(HandedOver):
+        unlearn(stopping)
+    assert {row.role for row in lab.checkpoints} >= {"rolling", "reference"}
+    lab.finish(going.claim)
+    assert not missing_references(lab)
 
 
 def test_the_evidence_and_the_picture_show_the_trace(new_lab: NewLab, tmp_path: Path) -> None:
