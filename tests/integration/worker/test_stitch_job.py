@@ -22,6 +22,7 @@ from worker.context import JobContext
 from worker.steps.unlearn import unlearn
 from worker.traces import draw, lines_of, trace_of
 from worker.unlearners.decay import rule_on
+from worker.unlearners.replay import keys_of
 
 NUM_BLOCKS = 24
 EAGER = {"epsilon": 1e6, "min_points": 8, "min_r_squared": 0.0}
@@ -210,6 +211,15 @@ def test_nothing_resumes_from_a_stitched_state(new_lab: NewLab) -> None:
     with reading(lab.own.sessions) as session:
         outputs = session.get_one(Job, claim.job_id).outputs
     assert not {row.digest for row in lab.checkpoints} & set(outputs["unlearn"]["constituents"])
+
+
+def test_nothing_resumes_from_references(new_lab: NewLab) -> None:
+    lab = stitching(new_lab)
+    found = {row.role: row.key for row in lab.checkpoints}
+    context = JobContext(lab.own, lab.settle_claim(early(lab)[0]))
+    keys = keys_of(context, context.retained(covers=0), 0)
+    assert found["policy"] in keys
+    assert found["reference"] not in keys
 
 
 def test_what_saw_the_person_goes_with_the_exact_version_and_references_are_whole_again(
