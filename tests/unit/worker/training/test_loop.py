@@ -74,10 +74,13 @@ def test_an_empty_block_changes_nothing_but_the_schedule(make_recipe: MakeRecipe
     assert state.schedule_step == 3 * 2 * 2
 
 
-def test_after_a_skipped_block_the_next_step_takes_the_rate_of_its_own_step(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(model=LINEAR, plan=ONE_BATCH, schedule={"name": "cosine"})
+@pytest.mark.parametrize(("schedule", "share"), [("cosine", (1 + np.cos(np.pi / 4)) / 2), ("linear", 0.75)])
+def test_after_a_skipped_block_the_next_step_takes_the_rate_of_its_own_step(
+    make_recipe: MakeRecipe, schedule: str, share: float
+) -> None:
+    recipe = make_recipe(model=LINEAR, plan=ONE_BATCH, schedule={"name": schedule})
     state, block = after(recipe, noise(0), position=0), noise(10)
-    rate = 0.1 * (1 + np.cos(np.pi / 4)) / 2
+    rate = 0.1 * share
     expected = step_by_hand(state, block, rate=rate, divisor=10)
     run_block(state, block, recipe=recipe, shard=0, position=1, device=CPU)
     for name, values in expected.items():
