@@ -132,10 +132,13 @@ class SchedulePart(_Part):
 
 
 class ExecutionPart(_Part):
-    """Threads and number format; both shape bits."""
+    """Threads and number format; both shape bits.
+
+    ``bfloat16`` is that of the forward pass and its gradients; weights and optimizer stay float32.
+    """
 
     threads: Positive = 1
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Recipe(_Part):
