@@ -21,7 +21,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from app.domain.status import JobKind, RequestStatus
 from benchmarks.client import POLL_SECONDS, AnswerUnexpected, Client, Download, wait_until_ready
 from benchmarks.inside import Held, last_job, look_into, subjects_in_plan
-from benchmarks.mnist import MnistMissing, mnist_folder
+from benchmarks.mnist import mnist_folder
+from benchmarks.packages import DataMissing
 from benchmarks.processes import (
     BIN,
     Processes,
@@ -120,7 +121,7 @@ def main() -> int:
     try:
         with ended_by_signals():
             return run(dataset, out=out)
-    except (DemoStopped, MnistMissing, ProcessFailed, AnswerUnexpected) as error:
+    except (DemoStopped, DataMissing, ProcessFailed, AnswerUnexpected) as error:
         print(f"demo: {error}", file=sys.stderr)
         return EXIT_STOPPED
     except KeyboardInterrupt:

@@ -22,7 +22,8 @@ from app.main import open_context
 from app.services.show_deletions import show_deletion
 from app.services.submit import submit
 from benchmarks.inside import JobFigures, last_job, look_into
-from benchmarks.mnist import CACHE, mnist_folder
+from benchmarks.mnist import mnist_folder
+from benchmarks.packages import CACHE
 from benchmarks.processes import Processes, peak_memory_bytes
 from worker.data.importing import ImportOrder, import_source
 from worker.data.sources import SourceOptions, SourceTable, read_source
@@ -86,7 +87,7 @@ class Home:
 def temporary_home() -> Iterator[Home]:
     """Yield a fresh installation on the disk that this repository lies on; it is gone afterwards."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE.parent, prefix="home-") as name:
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="home-") as name:
         folder = Path(name)
         with Processes(folder / "home", logs=folder / "logs") as processes:
             processes.run("expunge", "init")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.homes import RECIPE, mnist_table
-from benchmarks.mnist import MnistMissing
+from benchmarks.packages import DataMissing
 from benchmarks.results import Row, print_rows, sheet, write_rows
 from worker.data.data_files import DataFile, Layout, row_digests
 from worker.data.loader import Loader, Transform
@@ -67,7 +67,7 @@ def main() -> int:
     print(f"plan key and recipe are fixed; {NUM_PAIRS} pairs over {NUM_BLOCKS} blocks")
     try:
         bench = prepare(mnist_table())
-    except MnistMissing as error:
+    except DataMissing as error:
         print(f"loop: {error}", file=sys.stderr)
         return 2
     assert ours(bench) == bare(bench), "the two loops did not do the same"

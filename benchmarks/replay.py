@@ -15,7 +15,7 @@ from rich.progress import track
 
 from benchmarks.homes import SUBJECTS_SEED, Home, fill, mnist_table, temporary_home
 from benchmarks.inside import Held, JobFigures, subjects_in_plan
-from benchmarks.mnist import MnistMissing
+from benchmarks.packages import DataMissing
 from benchmarks.results import Row, Sheet, print_rows, sheet, write_rows
 
 COMMAND = "python -m benchmarks.replay"
@@ -28,7 +28,7 @@ def main() -> int:
     print(f"seeds: {SEED} chooses the subjects to forget, {SUBJECTS_SEED} the sizes of all")
     try:
         table = mnist_table()
-    except MnistMissing as error:
+    except DataMissing as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
     with temporary_home() as home, temporary_home() as reference:

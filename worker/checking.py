@@ -30,6 +30,7 @@ from worker.proof import ProofRun, execute, prove
 from worker.training.factory import build_net
 from worker.training.placement import expected_replay_share, kept_positions
 from worker.training.plan import place
+from worker.training.precision import computing_in
 from worker.training.recipe import PlanPart, Recipe, RecipeRefused
 
 RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
@@ -146,7 +147,7 @@ def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
     net = build_net(recipe, shard=0, device=torch.device("cpu"))
     inputs = torch.zeros(2, *(recipe.data.shape or layout.shape))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), computing_in(recipe.execution, inputs.device):
             logits = net(inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape = list(inputs.shape)

@@ -41,8 +41,9 @@ def main() -> None:
 def import_command(
     source: Annotated[str, typer.Argument(help="A file, a folder, or `digits`.")],
     name: Annotated[str, typer.Option(help="What the dataset is called.")] = "",
-    format: Annotated[str | None, typer.Option(help="parquet, npz, idx or digits; told by content.")] = None,
+    format: Annotated[str | None, typer.Option(help="parquet, npz, idx, sheets or digits.")] = None,
     labels: Annotated[Path | None, typer.Option(help="The labels file of an IDX images file.")] = None,
+    subjects: Annotated[Path | None, typer.Option(help="PNG sheets: CSV of record_id, subject_id.")] = None,
     record_column: Annotated[str | None, typer.Option()] = None,
     subject_column: Annotated[str | None, typer.Option()] = None,
     label_column: Annotated[str | None, typer.Option()] = None,
@@ -52,7 +53,7 @@ def import_command(
     held_out: Annotated[float, typer.Option(help="Share of subjects held out, without a split.")] = 0.1,
     records_per_subject: Annotated[int | None, typer.Option(help="Make synthetic subjects.")] = None,
 ) -> None:
-    """Import a dataset: Parquet, .npz, IDX (MNIST) files, or scikit-learn's digits."""
+    """Import a dataset: Parquet, .npz, IDX (MNIST) files, PNG sheets (CIFAR-10), or scikit-learn's digits."""
     own = open_home()
     given = {
         "record_column": record_column,
@@ -60,6 +61,7 @@ def import_command(
         "label_column": label_column,
         "split_column": split_column,
         "labels_path": labels,
+        "subjects_path": subjects,
         "records_per_subject": records_per_subject,
         "features_columns": tuple(features) if features else None,
     }

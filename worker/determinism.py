@@ -24,6 +24,7 @@ _SHAPES_BITS = (
     "worker/training/loop.py",
     "worker/training/optimizers.py",
     "worker/training/plan.py",
+    "worker/training/precision.py",
     "worker/training/recipe.py",
     "worker/training/state.py",
 )
@@ -58,7 +59,7 @@ def environment(device: torch.device) -> Environment:
         driver=_cuda_driver() if is_cuda else "none",
         device=torch.cuda.get_device_name(device) if is_cuda else "cpu",
         cpu=_cpu_model(),
-        isa=torch.backends.cpu.get_cpu_capability(),
+        isa=_instructions(),
         libc=" ".join(platform.libc_ver()),
         code_digest=code_digest(),
     )
@@ -113,16 +114,26 @@ def code_digest() -> str:
 
 
 def _cpu_model() -> str:
+    fields = _cpu_fields("vendor_id", "model name", "cpu family", "model\t")
+    return " ".join(dict.fromkeys(fields)) or platform.processor() or platform.machine()
+
+
+def _instructions() -> str:
+    """Return torch's name of what the CPU can do and, beside it, which bfloat16 instructions there are.
+
+    A virtual machine may hide those, and the kernels chosen then are others, while both names stay.
+    """
+    flags = {flag for field in _cpu_fields("flags", "Features") for flag in field.split()}
+    own = sorted(flag for flag in flags if flag.endswith("bf16"))
+    return " ".join([torch.backends.cpu.get_cpu_capability(), *own])
+
+
+def _cpu_fields(*names: str) -> list[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    fields = [
-        line.split(":", 1)[1].strip()
-        for line in lines
-        if line.startswith(("vendor_id", "model name", "cpu family", "model\t"))
-    ]
-    return " ".join(dict.fromkeys(fields)) or platform.machine()
+        return []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(names)]
 
 
 def _cuda_driver() -> str:

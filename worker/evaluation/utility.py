@@ -40,7 +40,10 @@ def sample_of(loader: Loader, table: RecordTable, *, num: int = SAMPLE_RECORDS) 
 
 @torch.no_grad()
 def logits_of(net: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the logits (N, K) in evaluation mode, in parts of a fixed size; the net's mode is kept."""
+    """Return the logits (N, K) in evaluation mode, in parts of a fixed size; the net's mode is kept.
+
+    They are computed in float32, as the weights are served, whatever format the recipe trains in.
+    """
     was_training = net.training
     net.eval()
     parts = [net(part) for part in inputs.split(_CHUNK)]

@@ -15,6 +15,7 @@ from worker.data.loader import Block, Loader
 from worker.determinism import seed_generators
 from worker.training.optimizers import learning_rate
 from worker.training.plan import Visit, batch_seed, batches_of, schedule_step
+from worker.training.precision import computing_in
 from worker.training.recipe import Recipe
 from worker.training.state import TrainingState
 
@@ -57,8 +58,9 @@ def run_block(
             seed_generators(batch_seed(plan, visit, batch=batch), device)
             _set_learning_rate(state, recipe, step=step)
             inputs, labels_B = block.batch(chosen_B)
-            logits_BK = state.net(inputs)
-            loss = F.cross_entropy(logits_BK, labels_B, reduction="sum") / plan.batch_size
+            with computing_in(recipe.execution, device):
+                logits_BK = state.net(inputs)
+            loss = F.cross_entropy(logits_BK.float(), labels_B, reduction="sum") / plan.batch_size
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             state.optimizer.step()

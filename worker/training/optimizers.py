@@ -43,7 +43,9 @@ def learning_rate(optimizer: OptimizerPart, schedule: SchedulePart, *, step: int
     match schedule.name:
         case "constant":
             return optimizer.learning_rate
+        case "linear":
+            share = 1.0 - step / num_steps
         case "cosine":
             share = 0.5 * (1.0 + math.cos(math.pi * step / num_steps))
-            floor = schedule.final_share
-            return optimizer.learning_rate * (floor + (1.0 - floor) * share)
+    floor = schedule.final_share
+    return optimizer.learning_rate * (floor + (1.0 - floor) * share)

@@ -122,17 +122,23 @@ OptimizerPart = Annotated[SgdPart | AdamwPart, Field(discriminator="name")]
 
 
 class SchedulePart(_Part):
-    """Learning rate over the schedule's steps: constant, or half a cosine down to ``final_share``."""
+    """Learning rate over the schedule's steps: constant, or a straight line or half a cosine down.
 
-    name: Literal["constant", "cosine"] = "constant"
+    ``final_share`` is the share of the rate that both come to after the last step.
+    """
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
     final_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class ExecutionPart(_Part):
-    """Threads and number format; both shape bits."""
+    """Threads and number format; both shape bits.
+
+    ``bfloat16`` is that of the forward pass and its gradients; weights and optimizer stay float32.
+    """
 
     threads: Positive = 1
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Recipe(_Part):

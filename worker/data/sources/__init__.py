@@ -14,6 +14,7 @@ from worker.data.sources.idx import GZIP_MAGIC, is_images_name, read_idx
 from worker.data.sources.npz import read_npz
 from worker.data.sources.options import SourceOptions
 from worker.data.sources.parquet import parquet_files, read_parquet
+from worker.data.sources.sheets import PNG_MAGIC, is_sheet_name, read_sheets
 from worker.data.sources.table import SourceRefused, SourceTable
 
 __all__ = [
@@ -39,6 +40,7 @@ READERS: dict[str, Reader] = {
     "parquet": read_parquet,
     "npz": read_npz,
     "idx": read_idx,
+    "sheets": read_sheets,
     DIGITS: read_digits,
 }
 
@@ -48,6 +50,7 @@ BEGINNINGS = {
     b"PK\x05\x06": "npz",
     GZIP_MAGIC: "idx",
     b"\0\0": "idx",
+    PNG_MAGIC: "sheets",
 }
 SUFFIXES = {".parquet": "parquet", ".npz": "npz", ".gz": "idx"}
 
@@ -62,6 +65,8 @@ def read_source(
         raise SourceRefused(f"{source}: no format {name!r}; there is: {', '.join(READERS)}")
     if options.labels_path is not None and name != "idx":
         raise SourceRefused(f"{source}: labels_path is for IDX files, this is {name}")
+    if options.subjects_path is not None and name != "sheets":
+        raise SourceRefused(f"{source}: subjects_path is for PNG sheets, this is {name}")
     return READERS[name](source, options=options)
 
 
@@ -77,10 +82,12 @@ def _format_of_folder(folder: Path) -> str:
     if parquet_files(folder):
         return "parquet"
     with foreign_errors(folder):
-        is_idx = any(is_images_name(path.name) for path in folder.iterdir())
-    if is_idx:
+        names = [path.name for path in folder.iterdir()]
+    if any(is_images_name(name) for name in names):
         return "idx"
-    raise SourceRefused(f"{folder}: holds neither .parquet files nor *-images-idx3-ubyte")
+    if any(is_sheet_name(name) for name in names):
+        return "sheets"
+    raise SourceRefused(f"{folder}: holds no .parquet files, *-images-idx3-ubyte or data_batch_*.png")
 
 
 def _format_of_file(file: Path) -> str:

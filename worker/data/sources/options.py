@@ -35,6 +35,7 @@ class SourceOptions:
     likelihood_column: str | None = None
     features_columns: tuple[str, ...] | None = None
     labels_path: Path | None = None  # IDX only
+    subjects_path: Path | None = None  # PNG sheets only: a CSV of record_id, subject_id
     records_per_subject: int | None = None  # synthetic subjects of so many consecutive records
 
     def __post_init__(self) -> None:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.unit.worker.training.conftest import CPU, MakeRecipe, noise
 from worker.data.loader import Block
 from worker.training.loop import run_block
+from worker.training.plan import Visit, batches_of
 from worker.training.recipe import Recipe
 from worker.training.state import TrainingState, initial_state, pack_state, weights, weights_digest
 
@@ -74,14 +76,52 @@ def test_an_empty_block_changes_nothing_but_the_schedule(make_recipe: MakeRecipe
     assert state.schedule_step == 3 * 2 * 2
 
 
-def test_after_a_skipped_block_the_next_step_takes_the_rate_of_its_own_step(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe(model=LINEAR, plan=ONE_BATCH, schedule={"name": "cosine"})
+@pytest.mark.parametrize(("schedule", "share"), [("cosine", (1 + np.cos(np.pi / 4)) / 2), ("linear", 0.75)])
+def test_after_a_skipped_block_the_next_step_takes_the_rate_of_its_own_step(
+    make_recipe: MakeRecipe, schedule: str, share: float
+) -> None:
+    recipe = make_recipe(model=LINEAR, plan=ONE_BATCH, schedule={"name": schedule})
     state, block = after(recipe, noise(0), position=0), noise(10)
-    rate = 0.1 * (1 + np.cos(np.pi / 4)) / 2
+    rate = 0.1 * share
     expected = step_by_hand(state, block, rate=rate, divisor=10)
     run_block(state, block, recipe=recipe, shard=0, position=1, device=CPU)
     for name, values in expected.items():
         np.testing.assert_allclose(weights(state.net)[name].numpy(), values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "format"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_recipes_format_is_that_of_the_forward_pass_alone(
+    make_recipe: MakeRecipe, dtype: str, format: torch.dtype
+) -> None:
+    optimizer = {"name": "adamw", "learning_rate": 0.1}
+    recipe = make_recipe(plan=ONE_BATCH, optimizer=optimizer, execution={"dtype": dtype})
+    state, seen = start(recipe), []
+    for layer in state.net:
+        layer.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
+    run_block(state, noise(10), recipe=recipe, shard=0, position=0, device=CPU)
+    assert set(seen[1:]) == {format}  # the first one only flattens the inputs
+    gradients = [parameter.grad for parameter in state.net.parameters()]
+    kept = [t for entry in state.optimizer.state.values() for t in entry.values()]
+    assert {t.dtype for t in [*gradients, *kept, *weights(state.net).values()]} == {torch.float32}
+    # Every gradient passed through the format of its layer, so it is a number of that format.
+    is_on_grid = all(torch.equal(gradient.bfloat16().float(), gradient) for gradient in gradients)
+    assert is_on_grid == (dtype == "bfloat16")
+
+
+def test_the_loss_is_taken_in_float32_also_from_logits_in_bfloat16(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe(model=LINEAR, plan=ONE_BATCH, execution={"dtype": "bfloat16"})
+    state, block, logits, arrived = start(recipe), noise(10), [], []
+
+    def watch(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        logits.append(output.detach())
+        output.register_hook(arrived.append)
+
+    state.net[1].register_forward_hook(watch)
+    run_block(state, block, recipe=recipe, shard=0, position=0, device=CPU)
+    (chosen,) = batches_of(recipe.plan, block.token_N2, Visit(shard=0, pass_index=0, block=0, epoch=0))
+    exact = (logits[0].float().softmax(1) - torch.eye(3)[block.labels[chosen]]) / 10
+    # Rounded once, on its way back into the net; a loss in bfloat16 misses more than half of the numbers.
+    assert torch.equal(arrived[0], exact.bfloat16())
 
 
 def test_dropout_depends_on_the_batch_and_not_on_what_was_drawn_before(make_recipe: MakeRecipe) -> None:

@@ -28,6 +28,17 @@ def test_a_cosine_falls_from_the_rate_to_its_final_share(share: float, floor: fl
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.parametrize(("share", "floor"), [(0.0, 0.0), (0.1, 0.02), (1.0, 0.2)])
+def test_a_line_falls_by_the_same_amount_each_step_to_its_final_share(share: float, floor: float) -> None:
+    schedule = SchedulePart(name="linear", final_share=share)
+    rates = [learning_rate(SGD, schedule, step=step, num_steps=1000) for step in range(1000)]
+    assert rates == pytest.approx([0.2 - (0.2 - floor) * t / 1000 for t in range(1000)], rel=1e-12)
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[-1] - floor == pytest.approx((0.2 - floor) / 1000)
+    # What a run moves at most: half of what the constant rate would, and half a step.
+    assert sum(rates) == pytest.approx(0.2 * 1000 * (1 + share) / 2 + (0.2 - floor) / 2)
+
+
 def test_sgd_takes_what_the_recipe_says() -> None:
     part = SgdPart(name="sgd", learning_rate=0.3, momentum=0.9, nesterov=True, weight_decay=0.01)
     (group,) = build_optimizer(part, [nn.Parameter(torch.zeros(2))]).param_groups

@@ -76,7 +76,7 @@ def test_unknown_content_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("a,b\n")
-    with pytest.raises(SourceRefused, match=r"holds neither \.parquet files nor"):
+    with pytest.raises(SourceRefused, match=r"holds no \.parquet files"):
         detect_format(str(tmp_path))
 
 
@@ -92,7 +92,9 @@ def test_a_missing_source_of_a_known_format_is_refused(tmp_path: Path, format: s
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(SourceRefused, match="d: no format 'csv'; there is: parquet, npz, idx, digits"):
+    with pytest.raises(
+        SourceRefused, match="d: no format 'csv'; there is: parquet, npz, idx, sheets, digits"
+    ):
         read_source("d", format="csv")
 
 
@@ -102,9 +104,11 @@ def test_a_format_the_caller_names_is_not_looked_for(tmp_path: Path) -> None:
         read_source(str(tmp_path / "d"), format="idx", options=SourceOptions(labels_path=tmp_path / "d"))
 
 
-def test_a_labels_path_is_refused_where_it_means_nothing() -> None:
+def test_a_path_is_refused_where_it_means_nothing() -> None:
     with pytest.raises(SourceRefused, match="labels_path is for IDX files, this is digits"):
         read_source("digits", options=SourceOptions(labels_path=Path("y")))
+    with pytest.raises(SourceRefused, match="subjects_path is for PNG sheets, this is digits"):
+        read_source("digits", options=SourceOptions(subjects_path=Path("y")))
 
 
 def test_readers_know_neither_torch_nor_a_database() -> None:
