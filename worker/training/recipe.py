@@ -169,9 +169,14 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
         raise RecipeRefused(f"{path}: not TOML: {error}") from error
     policy = values.pop("policy", {})
     try:
-        return Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+        read = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
     except ValidationError as error:
         raise RecipeRefused(f"{path}: {problems_of(error)}") from error
+    try:
+        read[1].require_blocks(read[0].plan.blocks)
+    except ValueError as error:
+        raise RecipeRefused(f"{path}: policy.{error}") from error
+    return read
 
 
 def recipe_from_json(values: JsonObject) -> Recipe:

@@ -33,8 +33,22 @@ WRONG = {
     "optimizer.learning_rate": ("learning_rate = 0.1", "learning_rate = -1"),
     "policy.witness_block": ("", "\n[policy]\nwitness_block = 1"),
     "policy": ("", "\n[policy]\nmax_drop = 2.0"),
+    "policy.checkpoints": ("", '\n[policy]\ncheckpoints = "some"'),
+    "policy: Value error, checkpoint_count must": ("", "\n[policy]\ncheckpoint_count = 0"),
+    "policy.checkpoint_count: 8 blocks have 7": ("", "\n[policy]\ncheckpoint_count = 8"),
+    "policy.prior: Input": ("", '\n[policy]\nprior = "recency"'),
+    "policy.prior.kind": ("", '\n[policy]\nprior = {kind = "late"}'),
+    "policy.prior.half_life: unknown field": ("", '\n[policy]\nprior = {kind = "recency", half_life = 3}'),
+    "policy.prior: Value error, half_life_blocks": ("", '\n[policy]\nprior = {kind = "recency"}'),
+    "policy.prior: Value error, weights[1]": (
+        "", '\n[policy]\nprior = {kind = "weights", weights = [1, -1]}'
+    ),
+    "policy.prior: Value error, weights must not all": (
+        "", '\n[policy]\nprior = {kind = "weights", weights = [0, 0, 0, 0, 0, 0, 0, 0]}'
+    ),
+    "policy.prior.weights: give 8": ("", '\n[policy]\nprior = {kind = "weights", weights = [1, 2]}'),
     "execution.dtype": ("", '\n[execution]\ndtype = "float16"'),
-}
+}  # fmt: skip
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -74,6 +88,19 @@ def test_the_policy_and_the_name_are_outside_the_digest(tmp_path: Path) -> None:
     other, other_policy = read_recipe(written(tmp_path, renamed))
     assert plain.digest() == other.digest()
     assert (policy, other_policy.checkpoints) == (Policy(), "all")
+
+
+@pytest.mark.parametrize(
+    ("prior", "weights"),
+    [
+        ('{kind = "recency", half_life_blocks = 1}', [2.0**-k for k in range(7, -1, -1)]),
+        ('{kind = "hot_share", deletion_share = 0.8, block_share = 0.25}', [0.2 / 6] * 6 + [0.4] * 2),
+        ('{kind = "weights", weights = [0, 1, 2, 3, 4, 5, 6, 7]}', [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_prior_is_read_from_the_policy(tmp_path: Path, prior: str, weights: list[float]) -> None:
+    _, policy = read_recipe(written(tmp_path, f"{GOOD}\n[policy]\nprior = {prior}"))
+    assert policy.prior.block_weights(8) == pytest.approx(weights)
 
 
 @pytest.mark.parametrize(
