@@ -36,7 +36,7 @@ from worker.training.placement import (
     kept_positions,
     witness_gaps,
 )
-from worker.training.plan import place
+from worker.training.plan import Placed, place
 from worker.training.recipe import PlanPart, Recipe, RecipeRefused
 
 RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
@@ -63,13 +63,15 @@ class PlacementCost:
 class Checked:
     """What ``check`` found out. Seconds and bytes are estimates from two blocks on this machine.
 
-    ``placements`` has every placement with the policy's other settings, ``expected_replay_share`` is the
-    share of a whole training that one deletion replays under the policy's own.
+    ``band_sizes`` are subjects, from the coldest band to the hottest. ``placements`` has every placement with
+    the policy's other settings; ``expected_replay_share`` is what one deletion replays of a whole training
+    under the policy's own.
     """
 
     num_records: int
     num_subjects: int
     block_sizes: list[int]
+    band_sizes: list[int]
     placements: list[PlacementCost]
     expected_replay_share: float
     training_seconds: float
@@ -96,6 +98,7 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
     require_shape(recipe, layout)
     require_fitting_net(recipe, layout)
     require_small_subjects(rows, recipe.plan)
+    require_likelihood(rows, recipe.plan)
     table = _table(rows, recipe, plan_key=plan_key)
     sizes = np.bincount(table.block_N, minlength=recipe.plan.blocks).tolist()
     run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table, sizes=sizes)
@@ -108,6 +111,7 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         num_records=len(rows),
         num_subjects=int(counts_SB.sum()),
         block_sizes=sizes,
+        band_sizes=[int(counts_SB[:, list(band)].sum()) for band in recipe.plan.bands],
         placements=costs,
         expected_replay_share=own.num_blocks / (recipe.plan.num_positions * recipe.plan.shards),
         training_seconds=seconds,
@@ -142,9 +146,7 @@ def placer(keyring: Keyring, recipe: Recipe, model_id: str, rows: Sequence[Any])
     """Yield where the plan of a model puts each training record."""
     plan_key = keyring.plan_key(model_id)
     for row in rows:
-        placed = place(
-            plan_key, recipe.plan, record_ref=row.record_ref, subject_ref=row.subject_ref, spread=row.spread
-        )
+        placed = _placed(row, recipe.plan, plan_key=plan_key)
         yield Place(row=row.row, shard=placed.shard, block=placed.block, token=placed.token)
 
 
@@ -224,24 +226,51 @@ def require_small_subjects(rows: Sequence[Any], plan: PlanPart) -> None:
     """
     if not rows:
         raise RecipeRefused("data.dataset: it has no training records")
-    mean_block = len(rows) / (plan.blocks * plan.shards)
     counts = Counter(row.subject_ref for row in rows)
-    spreads = {row.subject_ref: row.spread for row in rows}
-    largest, count = max(counts.items(), key=lambda item: item[1] / spreads[item[0]])
+    owners = {row.subject_ref: row for row in rows}
+    in_band = Counter(plan.band_of(row.likelihood) for row in rows)
+    mean_blocks = [in_band[number] / (len(band) * plan.shards) for number, band in enumerate(plan.bands)]
+
+    def in_mean_blocks(ref: bytes) -> float:
+        owner = owners[ref]
+        return counts[ref] / int(owner.spread) / mean_blocks[plan.band_of(owner.likelihood)]
+
     # One record always fits somewhere: blocks may be smaller than a record is whole.
-    if count > 1 and count / spreads[largest] > 2 * mean_block:
+    too_large = [ref for ref, count in counts.items() if count > 1 and in_mean_blocks(ref) > 2]
+    if too_large:
+        largest = max(too_large, key=in_mean_blocks)
+        band = plan.band_of(owners[largest].likelihood)
         raise RecipeRefused(
-            f"plan.blocks: a subject has {count} records, more than twice the mean block "
-            f"of {mean_block:.1f}; use fewer blocks or give the subject a larger spread"
+            f"plan.{'hot_blocks' if band else 'blocks'}: a subject has {counts[largest]} records, more than "
+            f"twice the mean block of {mean_blocks[band]:.1f}; use fewer blocks or give the subject a larger "
+            "spread"
         )
+
+
+def require_likelihood(rows: Sequence[Any], plan: PlanPart) -> None:
+    """Refuse cuts over a dataset whose import had no ``likelihood`` column.
+
+    Raises:
+        RecipeRefused: every subject would lie below every cut.
+    """
+    if plan.hot_cuts and all(row.likelihood is None for row in rows):
+        raise RecipeRefused("plan.hot_cuts: the dataset was imported without a likelihood column")
+
+
+def _placed(row: Any, plan: PlanPart, *, plan_key: bytes) -> Placed:
+    return place(
+        plan_key,
+        plan,
+        record_ref=row.record_ref,
+        subject_ref=row.subject_ref,
+        spread=row.spread,
+        likelihood=row.likelihood,
+    )
 
 
 def _table(rows: Sequence[Any], recipe: Recipe, *, plan_key: bytes) -> RecordTable:
     table = table_from_rows(rows)
-    placed = [
-        place(plan_key, recipe.plan, record_ref=r.record_ref, subject_ref=r.subject_ref, spread=r.spread)
-        for r in rows
-    ]
+    placed = [_placed(row, recipe.plan, plan_key=plan_key) for row in rows]
     return replace(
         table,
         shard_N=np.array([p.shard for p in placed], dtype=np.int64),

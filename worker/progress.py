@@ -116,10 +116,21 @@ def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Check
         if checked.replays
         else "[red]differs[/red]: " + ", ".join(checked.differing_tensors),
     }
+    if plan.hot_cuts:
+        rows["hot last"] = _bands_line(plan, checked.band_sizes)
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
     console.print(_placement_table(recipe.plan, policy, checked.placements))
+
+
+def _bands_line(plan: PlanPart, sizes: Sequence[int]) -> str:
+    """Say how many subjects lie in each range of blocks, from the coldest to the hottest."""
+    names = [f"below {plan.hot_cuts[0]:g}", *(f"from {cut:g}" for cut in plan.hot_cuts)]
+    bands = zip(names, sizes, plan.bands, strict=True)
+    return "; ".join(
+        f"{name}: {size:,} subjects, blocks {band[0]} to {band[-1]}" for name, size, band in bands
+    )
 
 
 def _placement_table(plan: PlanPart, policy: Policy, placements: Sequence[PlacementCost]) -> Table:
