@@ -364,7 +364,7 @@ def _cell(column: str, value: object) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(str(part) for part in value)
     if isinstance(value, dict):
-        return ", ".join(f"{key}={part}" for key, part in value.items())
+        return ", ".join(f"{key}={part}" for key, part in value.items() if part is not None)
     return "" if value is None else str(value)
 
 

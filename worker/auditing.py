@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.db.models import find_version, model_named
-from app.db.records import forgotten_records, retained_records, spreads_of
+from app.db.records import forgotten_records, retained_records, traits_of
 from app.db.session import reading
 from app.db.tables import Dataset, Model, Version
 from app.domain.errors import ExpungeError
@@ -87,7 +87,7 @@ def _copy(installation: Installation, model: Model, version: Version, *, folder:
         kept = list(retained_records(session, model, covers=version.settled))
         dropped = list(forgotten_records(session, model, above=0, covers=version.settled)) if poisoned else []
         rows = [row for row in [*kept, *dropped] if not row.is_held_out]
-        spreads = spreads_of(session, model.dataset_id)
+        traits = traits_of(session, model.dataset_id)
     num_poisoned = sum(not row.is_held_out for row in dropped)
     table = table_from_rows(rows)
     folder.mkdir(parents=True, mode=0o700)
@@ -98,7 +98,8 @@ def _copy(installation: Installation, model: Model, version: Version, *, folder:
         record_ref_N=_refs(row.record_ref for row in rows),
         subject_ref_N=_refs(row.subject_ref for row in rows),
         content_digest_N=_refs(table.content_digests),
-        spread_N=np.array([spreads.get(int(row), 1) for row in table.row_N], dtype=np.int64),
+        spread_N=np.array([traits[row][0] for row in table.row_N.tolist()], dtype=np.int64),
+        likelihood_N=np.array([traits[row][1] for row in table.row_N.tolist()], dtype=np.float64),
         is_poisoned_N=np.arange(len(table)) >= len(table) - num_poisoned,
     )
     index.save(folder / INDEX_FILE)

@@ -19,7 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.db.records import dataset_named, training_records
 from app.db.session import reading
-from app.domain.policy import Policy
+from app.domain.policy import CheckpointPlacement, Policy
+from app.domain.prior import PriorKind
 from app.domain.terms import TenantName
 from app.keyring import Keyring
 from app.services.create_model import Place
@@ -28,8 +29,14 @@ from worker.data.records import RecordTable, table_from_rows
 from worker.installation import Installation
 from worker.proof import ProofRun, execute, prove
 from worker.training.factory import build_net
-from worker.training.placement import expected_replay_share, kept_positions
-from worker.training.plan import place
+from worker.training.placement import (
+    Counts,
+    expected_blocks,
+    first_touched_counts,
+    kept_positions,
+    witness_gaps,
+)
+from worker.training.plan import Placed, place
 from worker.training.precision import computing_in
 from worker.training.recipe import PlanPart, Recipe, RecipeRefused
 
@@ -37,12 +44,36 @@ RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
 
 
 @dataclass(frozen=True)
+class PlacementCost:
+    """What one placement of checkpoints keeps, in all shards, and what one deletion then costs in blocks.
+
+    ``num_blocks`` takes every subject as equally likely, ``num_blocks_by_prior`` the policy's prior.
+    ``mean_gap`` and ``max_gap`` are blocks the witness runs from the resume point to the touched one.
+    """
+
+    placement: CheckpointPlacement
+    num_checkpoints: int
+    num_bytes: int
+    num_blocks: float
+    num_blocks_by_prior: float
+    mean_gap: float
+    max_gap: int
+
+
+@dataclass(frozen=True)
 class Checked:
-    """What ``check`` found out. Seconds are estimates from two blocks on this machine."""
+    """What ``check`` found out. Seconds and bytes are estimates from two blocks on this machine.
+
+    ``band_sizes`` are subjects, from the coldest band to the hottest. ``placements`` has every placement with
+    the policy's other settings; ``expected_replay_share`` is what one deletion replays of a whole training
+    under the policy's own.
+    """
 
     num_records: int
     num_subjects: int
     block_sizes: list[int]
+    band_sizes: list[int]
+    placements: list[PlacementCost]
     expected_replay_share: float
     training_seconds: float
     differing_tensors: list[str] = field(default_factory=list)
@@ -68,28 +99,55 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
     require_shape(recipe, layout)
     require_fitting_net(recipe, layout)
     require_small_subjects(rows, recipe.plan)
+    require_likelihood(rows, recipe.plan)
     table = _table(rows, recipe, plan_key=plan_key)
     sizes = np.bincount(table.block_N, minlength=recipe.plan.blocks).tolist()
-    kept = kept_positions(policy.checkpoints, num_positions=recipe.plan.num_positions)
     run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table, sizes=sizes)
-    share = expected_replay_share(kept, block_sizes=sizes, num_positions=recipe.plan.num_positions)
+    state_bytes, seconds = _measure(run, num_records=len(rows))
+    refs = [row.subject_ref for row in rows]
+    counts_SB = first_touched_counts(refs, table.shard_N, table.block_N, plan=recipe.plan)
+    costs = placement_costs(policy, counts_SB, plan=recipe.plan, state_bytes=state_bytes)
+    own = next(cost for cost in costs if cost.placement is policy.checkpoints)
     return Checked(
         num_records=len(rows),
-        num_subjects=len({row.subject_ref for row in rows}),
+        num_subjects=int(counts_SB.sum()),
         block_sizes=sizes,
-        expected_replay_share=share,
-        training_seconds=_estimate_seconds(run, num_records=len(rows)),
+        band_sizes=[int(counts_SB[:, list(band)].sum()) for band in recipe.plan.bands],
+        placements=costs,
+        expected_replay_share=own.num_blocks / (recipe.plan.num_positions * recipe.plan.shards),
+        training_seconds=seconds,
         differing_tensors=prove(run),
     )
+
+
+def placement_costs(
+    policy: Policy, counts_SB: Counts, *, plan: PlanPart, state_bytes: int
+) -> list[PlacementCost]:
+    """Return what each placement would cost; ``counts_SB`` are subjects by shard and first touched block."""
+    weights = None if policy.prior.kind is PriorKind.UNIFORM else policy.prior.block_weights(plan.blocks)
+    costs = []
+    for placement in CheckpointPlacement:
+        kept = kept_positions(replace(policy, checkpoints=placement), plan=plan)
+        mean_gap, max_gap = witness_gaps(kept, counts_SB, plan=plan)
+        costs.append(
+            PlacementCost(
+                placement=placement,
+                num_checkpoints=len(kept) * plan.shards,
+                num_bytes=len(kept) * plan.shards * state_bytes,
+                num_blocks=expected_blocks(kept, counts_SB, plan=plan),
+                num_blocks_by_prior=expected_blocks(kept, counts_SB, plan=plan, weights=weights),
+                mean_gap=mean_gap,
+                max_gap=max_gap,
+            )
+        )
+    return costs
 
 
 def placer(keyring: Keyring, recipe: Recipe, model_id: str, rows: Sequence[Any]) -> Iterable[Place]:
     """Yield where the plan of a model puts each training record."""
     plan_key = keyring.plan_key(model_id)
     for row in rows:
-        placed = place(
-            plan_key, recipe.plan, record_ref=row.record_ref, subject_ref=row.subject_ref, spread=row.spread
-        )
+        placed = _placed(row, recipe.plan, plan_key=plan_key)
         yield Place(row=row.row, shard=placed.shard, block=placed.block, token=placed.token)
 
 
@@ -169,24 +227,51 @@ def require_small_subjects(rows: Sequence[Any], plan: PlanPart) -> None:
     """
     if not rows:
         raise RecipeRefused("data.dataset: it has no training records")
-    mean_block = len(rows) / (plan.blocks * plan.shards)
     counts = Counter(row.subject_ref for row in rows)
-    spreads = {row.subject_ref: row.spread for row in rows}
-    largest, count = max(counts.items(), key=lambda item: item[1] / spreads[item[0]])
+    owners = {row.subject_ref: row for row in rows}
+    in_band = Counter(plan.band_of(row.likelihood) for row in rows)
+    mean_blocks = [in_band[number] / (len(band) * plan.shards) for number, band in enumerate(plan.bands)]
+
+    def in_mean_blocks(ref: bytes) -> float:
+        owner = owners[ref]
+        return counts[ref] / int(owner.spread) / mean_blocks[plan.band_of(owner.likelihood)]
+
     # One record always fits somewhere: blocks may be smaller than a record is whole.
-    if count > 1 and count / spreads[largest] > 2 * mean_block:
+    too_large = [ref for ref, count in counts.items() if count > 1 and in_mean_blocks(ref) > 2]
+    if too_large:
+        largest = max(too_large, key=in_mean_blocks)
+        band = plan.band_of(owners[largest].likelihood)
         raise RecipeRefused(
-            f"plan.blocks: a subject has {count} records, more than twice the mean block "
-            f"of {mean_block:.1f}; use fewer blocks or give the subject a larger spread"
+            f"plan.{'hot_blocks' if band else 'blocks'}: a subject has {counts[largest]} records, more than "
+            f"twice the mean block of {mean_blocks[band]:.1f}; use fewer blocks or give the subject a larger "
+            "spread"
         )
+
+
+def require_likelihood(rows: Sequence[Any], plan: PlanPart) -> None:
+    """Refuse cuts over a dataset whose import had no ``likelihood`` column.
+
+    Raises:
+        RecipeRefused: every subject would lie below every cut.
+    """
+    if plan.hot_cuts and all(row.likelihood is None for row in rows):
+        raise RecipeRefused("plan.hot_cuts: the dataset was imported without a likelihood column")
+
+
+def _placed(row: Any, plan: PlanPart, *, plan_key: bytes) -> Placed:
+    return place(
+        plan_key,
+        plan,
+        record_ref=row.record_ref,
+        subject_ref=row.subject_ref,
+        spread=row.spread,
+        likelihood=row.likelihood,
+    )
 
 
 def _table(rows: Sequence[Any], recipe: Recipe, *, plan_key: bytes) -> RecordTable:
     table = table_from_rows(rows)
-    placed = [
-        place(plan_key, recipe.plan, record_ref=r.record_ref, subject_ref=r.subject_ref, spread=r.spread)
-        for r in rows
-    ]
+    placed = [_placed(row, recipe.plan, plan_key=plan_key) for row in rows]
     return replace(
         table,
         shard_N=np.array([p.shard for p in placed], dtype=np.int64),
@@ -221,10 +306,13 @@ def _two_blocks(
     )
 
 
-def _estimate_seconds(run: ProofRun, *, num_records: int) -> float:
-    """Time both blocks once more in this process, after a first run that warms everything up."""
-    execute(run)
+def _measure(run: ProofRun, *, num_records: int) -> tuple[int, float]:
+    """Return the bytes of a state, the optimizer's share included, and the seconds of a full training.
+
+    Both blocks are timed once more in this process, after a first run that warms everything up.
+    """
+    state_bytes = len(execute(run))
     started = time.perf_counter()
     execute(run)
     seconds = time.perf_counter() - started
-    return seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes
+    return state_bytes, seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes

@@ -7,6 +7,7 @@ Shape suffixes: N records.
 """
 
 import json
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,16 @@ RESIDENT_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class OracleIndex:
-    """Who the copied records are: refs (N, 32), spreads and content digests, and which are poisoned."""
+    """Who the copied records are: refs (N, 32), spreads and content digests, and which are poisoned.
+
+    ``likelihood_N`` is NaN where none is known.
+    """
 
     record_ref_N: npt.NDArray[np.uint8]
     subject_ref_N: npt.NDArray[np.uint8]
     content_digest_N: npt.NDArray[np.uint8]
     spread_N: npt.NDArray[np.int64]
+    likelihood_N: npt.NDArray[np.float64]
     is_poisoned_N: npt.NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
@@ -79,9 +84,18 @@ def train_copy(folder: Path) -> dict[str, str]:
 
 def _planned(index: OracleIndex, recipe: Recipe, *, plan_key: bytes) -> RecordTable:
     refs = [bytes(ref) for ref in index.record_ref_N]
+    subjects = [bytes(ref) for ref in index.subject_ref_N]
+    traits = zip(index.spread_N.tolist(), index.likelihood_N.tolist(), strict=True)
     placed = [
-        place(plan_key, recipe.plan, record_ref=ref, subject_ref=bytes(subject), spread=int(spread))
-        for ref, subject, spread in zip(refs, index.subject_ref_N, index.spread_N, strict=True)
+        place(
+            plan_key,
+            recipe.plan,
+            record_ref=ref,
+            subject_ref=subject,
+            spread=spread,
+            likelihood=None if math.isnan(likelihood) else likelihood,
+        )
+        for ref, subject, (spread, likelihood) in zip(refs, subjects, traits, strict=True)
     ]
     num = len(refs)
     return RecordTable(

@@ -3,8 +3,9 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from rich import filesize
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,7 +16,7 @@ from app.domain.terms import JobId, JobView
 from app.services.claim import job_view
 from app.services.publish import PublishedVersion
 from models_store.manifest import Manifest
-from worker.checking import Checked, proposed_plan
+from worker.checking import Checked, PlacementCost, proposed_plan
 from worker.data.importing import Imported
 from worker.data.sources import SourceTable
 from worker.installation import Installation
@@ -110,14 +111,48 @@ def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Check
         "we would propose": _plan_line(proposed_plan(checked.num_records, batch_size=plan.batch_size)),
         "a full training": f"about {checked.training_seconds:.1f} s here",
         "one deletion replays": f"{checked.expected_replay_share:.0%} of it on average "
-        f"({policy.checkpoints} checkpoints)",
+        f"(checkpoints = {policy.checkpoints})",
         "replay": "bit for bit"
         if checked.replays
         else "[red]differs[/red]: " + ", ".join(checked.differing_tensors),
     }
+    if plan.hot_cuts:
+        rows["hot last"] = _bands_line(plan, checked.band_sizes)
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+    console.print(_placement_table(recipe.plan, policy, checked.placements))
+
+
+def _bands_line(plan: PlanPart, sizes: Sequence[int]) -> str:
+    """Say how many subjects lie in each range of blocks, from the coldest to the hottest."""
+    names = [f"below {plan.hot_cuts[0]:g}", *(f"from {cut:g}" for cut in plan.hot_cuts)]
+    bands = zip(names, sizes, plan.bands, strict=True)
+    return "; ".join(
+        f"{name}: {size:,} subjects, blocks {band[0]} to {band[-1]}" for name, size, band in bands
+    )
+
+
+def _placement_table(plan: PlanPart, policy: Policy, placements: Sequence[PlacementCost]) -> Table:
+    """Return what each placement of checkpoints keeps and costs; a star marks the policy's own."""
+    table = Table(
+        title=f"one deletion, in blocks of {plan.num_positions * plan.shards}; * is the policy's",
+        show_edge=False,
+    )
+    prior = f"prior: {policy.prior.kind}"
+    for name in ("checkpoints", "kept", "bytes", "uniform", prior, "witness gap", "at most"):
+        table.add_column(name, justify="left" if name == "checkpoints" else "right")
+    for cost in placements:
+        table.add_row(
+            cost.placement + (" *" if cost.placement is policy.checkpoints else ""),
+            f"{cost.num_checkpoints:,}",
+            filesize.decimal(cost.num_bytes),
+            f"{cost.num_blocks:.1f}",
+            f"{cost.num_blocks_by_prior:.1f}",
+            f"{cost.mean_gap:.1f}",
+            str(cost.max_gap),
+        )
+    return table
 
 
 def _plan_line(plan: PlanPart) -> str:

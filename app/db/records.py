@@ -106,16 +106,16 @@ def forgotten_records(session: Session, model: Model, *, above: int, covers: int
 def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
     """Return the records of a dataset that a training may use, without places, in row order."""
     no_place = (null().label("shard"), null().label("block"), null().label("token"))
-    query = select(*_RECORD, Record.spread, *no_place).where(
+    query = select(*_RECORD, Record.spread, Record.likelihood, *no_place).where(
         Record.dataset_id == dataset_id, Record.is_held_out.is_(False)
     )
     return session.execute(query.order_by(Record.row)).all()
 
 
-def spreads_of(session: Session, dataset_id: str) -> dict[int, int]:
-    """Return the spread by row, for the records whose subject may use several blocks."""
-    query = select(Record.row, Record.spread).where(Record.dataset_id == dataset_id, Record.spread > 1)
-    return dict(iter(session.execute(query)))
+def traits_of(session: Session, dataset_id: str) -> dict[int, tuple[int, float | None]]:
+    """Return (spread, likelihood) by row: what a subject's place depends on besides its refs."""
+    query = select(Record.row, Record.spread, Record.likelihood).where(Record.dataset_id == dataset_id)
+    return {row: (spread, likelihood) for row, spread, likelihood in session.execute(query)}
 
 
 def delete_records(session: Session, dataset_id: str, rows: Sequence[int]) -> None:

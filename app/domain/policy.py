@@ -1,9 +1,10 @@
 """The policy of a model: what may change without changing a single bit of the training itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from app.domain.prior import DeletionPrior
 from app.domain.scheduling import DAY_SECONDS
 
 MAX_WINDOW_SECONDS = 30 * DAY_SECONDS
@@ -22,6 +23,8 @@ class CheckpointPlacement(StrEnum):
 
     ALL = "all"
     SQRT = "sqrt"
+    LOG = "log"
+    PRIOR = "prior"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class StitchRule:
 class Policy:
     """Settings of one model outside its recipe's digest.
 
+    ``checkpoint_count`` is how many checkpoints ``checkpoints = prior`` keeps before the end (None: about the
+    root of the blocks), where they suit the ``prior`` of deletions best.
     ``max_drop`` is a share of accuracy (0.02 = two points); ``witness_blocks`` is how many blocks besides
     the first touched one a fresh process recomputes (0 to 3); ``final_method`` settles deletions, and
     ``interim_method`` publishes an empirical version before it. Deletions that wait share one job: it starts
@@ -66,6 +71,8 @@ class Policy:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     checkpoints: CheckpointPlacement = CheckpointPlacement.SQRT
+    checkpoint_count: int | None = None
+    prior: DeletionPrior = field(default_factory=DeletionPrior)
     max_drop: float = 0.02
     witness_blocks: int = 1
     final_method: str = "replay"
@@ -77,6 +84,8 @@ class Policy:
     stitch: StitchRule = StitchRule()
 
     def __post_init__(self) -> None:
+        if self.checkpoint_count is not None and self.checkpoint_count < 1:
+            raise ValueError(f"checkpoint_count must be at least 1, not {self.checkpoint_count}")
         if not 0.0 <= self.max_drop <= 1.0:
             raise ValueError(f"max_drop must lie between 0 and 1, not {self.max_drop}")
         if not 0 <= self.witness_blocks <= 3:
@@ -95,3 +104,21 @@ class Policy:
     def _require_references(self) -> None:
         if STITCH in (self.interim_method, self.final_method) and not self.has_references:
             raise ValueError("references must be true for stitching, unless checkpoints is all")
+
+    def require_plan(self, *, num_blocks: int, num_passes: int) -> None:
+        """Make sure that the settings fit a plan of so many blocks, met so many times.
+
+        Raises:
+            ValueError: one does not; the message begins with its name.
+        """
+        for name in ("interim_method", "final_method"):
+            if num_passes > 1 and getattr(self, name) == STITCH:
+                raise ValueError(f"{name}: stitching needs plan.passes = 1, not {num_passes}")
+        if self.checkpoint_count is not None and self.checkpoint_count > num_blocks - 1:
+            raise ValueError(
+                f"checkpoint_count: {num_blocks} blocks have {num_blocks - 1} places before the end"
+            )
+        try:
+            self.prior.block_weights(num_blocks)
+        except ValueError as error:
+            raise ValueError(f"prior.{error}") from error

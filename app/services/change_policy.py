@@ -31,6 +31,7 @@ def change_policy(
     with writing(sessions) as session:
         model = lock_model(session, model_named(session, model_name, tenant=tenant).id)
         policy = _validated({**asdict(policy_of(model)), **changes})
+        _require_plan(policy, model)
         apply_policy(session, model, policy=asdict(policy))
         return policy
 
@@ -65,6 +66,14 @@ def _validated(settings: Mapping[str, object]) -> Policy:
     if policy.interim_method is not None:
         _require_method("interim_method", policy.interim_method, known=EMPIRICAL_METHODS)
     return policy
+
+
+def _require_plan(policy: Policy, model: Model) -> None:
+    try:
+        plan = model.recipe["plan"]
+        policy.require_plan(num_blocks=plan["blocks"], num_passes=plan.get("passes", 1))
+    except ValueError as error:
+        raise PolicyRefused(str(error)) from error
 
 
 def _require_method(setting: str, name: str, *, known: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ class TrainingOrder:
 
 
 PlaceRecords = Callable[[ModelId, Sequence[Any]], Iterable[Place]]
-"""Places training records (row, record_ref, subject_ref, spread); the plan key hangs on the model's id."""
+"""Places training records (row, both refs, spread, likelihood); the plan key hangs on the model's id."""
 
 
 def create_model(
@@ -132,7 +132,7 @@ def record_training_seconds(sessions: Sessions, model_id: ModelId, *, seconds: f
 
 
 def _insert_placements(session: Session, model: Model, *, place: PlaceRecords) -> None:
-    query = select(Record.row, Record.record_ref, Record.subject_ref, Record.spread)
+    query = select(Record.row, Record.record_ref, Record.subject_ref, Record.spread, Record.likelihood)
     records = session.execute(
         query.where(Record.dataset_id == model.dataset_id, Record.is_held_out.is_(False)).order_by(Record.row)
     ).all()

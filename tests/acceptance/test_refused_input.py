@@ -78,6 +78,10 @@ RECIPES: dict[str, tuple[tuple[str, str], str]] = {
     "an unknown field": (("epochs = ", "epoch = "), "plan.epoch"),
     "a factory that is not there": (("nets:mlp", "nets:none"), "model.factory"),
     "an unknown policy": (('checkpoints = "all"', 'checkpoints = "some"'), "policy.checkpoints"),
+    "a prior of another length": (
+        ('checkpoints = "all"', 'prior = {kind = "weights", weights = [1, 2]}'),
+        "policy.prior.weights: give 8, one a block, not 2",
+    ),
     "a dataset that is not there": (
         ('dataset = "digits"', 'dataset = "none"'),
         "no dataset is called 'none'",

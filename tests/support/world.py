@@ -93,8 +93,9 @@ class World:
         with writing(self.sessions) as session:
             session.add(
                 Model(
-                    id=model_id, tenant=self.tenant, name=name, dataset_id=dataset, recipe={},
-                    recipe_digest="a" * 64, policy={}, training_seconds=training_seconds,
+                    id=model_id, tenant=self.tenant, name=name, dataset_id=dataset, policy={},
+                    recipe={"plan": {"blocks": NUM_BLOCKS}}, recipe_digest="a" * 64,
+                    training_seconds=training_seconds,
                 )
             )  # fmt: skip
             session.flush()

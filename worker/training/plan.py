@@ -1,7 +1,8 @@
 """The plan: the order of training as a pure function of each record's own key.
 
 No count, rank or other record enters it, so a process that never had a record plans all others
-identically. Only the recipe's numbers, the secret plan key and the record's own refs do.
+identically. Only the recipe's numbers, the secret plan key, and the record's own refs, spread and likelihood
+do.
 
 Shape suffixes: N records of a block.
 """
@@ -43,17 +44,26 @@ class Placed:
 
 
 def place(
-    plan_key: bytes, plan: PlanPart, *, record_ref: bytes, subject_ref: bytes, spread: int = 1
+    plan_key: bytes,
+    plan: PlanPart,
+    *,
+    record_ref: bytes,
+    subject_ref: bytes,
+    spread: int = 1,
+    likelihood: float | None = None,
 ) -> Placed:
     """Return shard, block and token of a record: HMACs of its own refs under the plan key.
 
-    All records of a subject lie in one block, or in ``spread`` consecutive draws of a block.
+    All records of a subject lie in one block, or in ``spread`` consecutive draws of a block. Which range of
+    blocks is drawn from, its own ``likelihood`` of deletion and the recipe's cuts say.
     """
     token = hmac.digest(plan_key, record_ref, "sha256")[:TOKEN_BYTES]
     shard = _subject_hash(plan_key, "shard", subject_ref) % plan.shards
     draw = int.from_bytes(token[:8], "little") % spread
     name = "block" if draw == 0 else f"block/{draw}"
-    return Placed(shard=shard, block=_subject_hash(plan_key, name, subject_ref) % plan.blocks, token=token)
+    band = plan.bands[plan.band_of(likelihood)]
+    block = band[_subject_hash(plan_key, name, subject_ref) % len(band)]
+    return Placed(shard=shard, block=block, token=token)
 
 
 def tokens_from_bytes(joined: bytes) -> Tokens:

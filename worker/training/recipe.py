@@ -4,11 +4,24 @@ Promises: two recipes with equal digest train the same bits on the same data, pl
 The [policy] table is read from the same file and stands outside the digest.
 """
 
+import bisect
 import tomllib
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from app.domain.policy import Policy
 from app.domain.terms import JsonObject
@@ -66,6 +79,9 @@ class PlanPart(_Part):
     ``epochs`` are passes over a block before the next one, ``passes`` over all blocks. ``batch_size`` is what
     the loss is divided by, however many records a batch holds; with fewer than ``min_present`` no step is
     taken. ``shards`` other than 1 come with a later release.
+
+    Hot last: a subject whose likelihood of deletion reaches ``hot_cuts[j]`` (ascending) and no higher cut
+    lies in the j-th of the last ranges of blocks, of ``hot_blocks[j]`` blocks; whoever reaches none, before.
     """
 
     blocks: Positive
@@ -76,6 +92,41 @@ class PlanPart(_Part):
     batch_size: Positive
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     min_present: Positive = 1
+    hot_cuts: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    hot_blocks: Annotated[tuple[Positive, ...], Field(validate_default=True)] = ()
+
+    @field_validator("hot_cuts")
+    @classmethod
+    def _cuts_ascend(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in pairwise(cuts)):
+            raise ValueError("the cuts must ascend")
+        return cuts
+
+    @field_validator("hot_blocks")
+    @classmethod
+    def _blocks_are_left(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if len(sizes) != len(info.data.get("hot_cuts", sizes)):
+            raise ValueError(f"give {len(info.data['hot_cuts'])}, one a cut, not {len(sizes)}")
+        blocks = info.data.get("blocks")
+        if sizes and blocks is not None and sum(sizes) >= blocks:
+            raise ValueError(f"{sum(sizes)} of {blocks} blocks: at least one must be left below the cuts")
+        return sizes
+
+    @model_serializer(mode="wrap")
+    def _without_unused_cuts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A plan without cuts is stored and hashed as one was before there were any."""
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if self.hot_cuts or not key.startswith("hot_")}
+
+    def band_of(self, likelihood: float | None) -> int:
+        """Return how many cuts a likelihood reaches; unknown is none."""
+        return 0 if likelihood is None else bisect.bisect_right(self.hot_cuts, likelihood)
+
+    @property
+    def bands(self) -> list[range]:
+        """The blocks of each band, from the coldest to the hottest; one band without cuts."""
+        sizes = (self.blocks - sum(self.hot_blocks), *self.hot_blocks)
+        return [range(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     @property
     def num_positions(self) -> int:
@@ -175,9 +226,15 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
         raise RecipeRefused(f"{path}: not TOML: {error}") from error
     policy = values.pop("policy", {})
     try:
-        return Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+        read = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
     except ValidationError as error:
         raise RecipeRefused(f"{path}: {problems_of(error)}") from error
+    try:
+        plan = read[0].plan
+        read[1].require_plan(num_blocks=plan.blocks, num_passes=plan.passes)
+    except ValueError as error:
+        raise RecipeRefused(f"{path}: policy.{error}") from error
+    return read
 
 
 def recipe_from_json(values: JsonObject) -> Recipe:

@@ -51,7 +51,7 @@ class RunRecorder:
 
     def __post_init__(self) -> None:
         plan, policy = self.context.recipe.plan, self.context.model.policy
-        self._kept = frozenset(kept_positions(policy.checkpoints, num_positions=plan.num_positions))
+        self._kept = frozenset(kept_positions(policy, plan=plan))
         self._last_saved = time.monotonic()
 
     def before_first(self, position: int, state: TrainingState) -> None:

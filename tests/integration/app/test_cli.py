@@ -198,6 +198,18 @@ def test_deletions_and_models_are_listed_and_shown(run: Run, settings: Settings,
     _refused(run(settings, "deletions", "retry", "ghost"))
 
 
+def test_a_prior_is_set_and_shown_and_one_that_does_not_fit_is_refused_by_its_name(
+    run: Run, settings: Settings, world: World
+) -> None:
+    world.trained(subjects={"ann": 1})
+    policy = ("models", "policy", "churn", "--set")
+    shown = run(settings, *policy, 'prior={"kind": "recency", "half_life_blocks": 2}').stdout
+    assert "prior = kind=recency, half_life_blocks=2.0\n" in shown
+    said = _refused(run(settings, *policy, 'prior={"kind": "weights", "weights": [1, 2, 3]}'))
+    assert "prior.weights: give 4, one a block, not 3" in said
+    assert shown == run(settings, "models", "policy", "churn").stdout
+
+
 def test_a_subject_is_readmitted_by_an_id_from_stdin(run: Run, settings: Settings, world: World) -> None:
     world.post("ann")
     assert run(settings, "subjects", "readmit", stdin="ann\n").stdout == "lifted 1 suppressions\n"

@@ -5,6 +5,7 @@ import pytest
 from app.db.session import reading, writing
 from app.db.tables import Job, Model, Request, Worker
 from app.domain.errors import PolicyRefused
+from app.domain.prior import DeletionPrior, PriorKind
 from app.domain.scheduling import predicted_settle_seconds
 from app.domain.status import JobKind
 from app.domain.terms import JobId, ModelId
@@ -157,6 +158,39 @@ def test_a_wrong_setting_is_refused_by_its_name_and_changes_nothing(
         change_policy(world.sessions, "churn", {setting: value, "hold": True}, tenant=world.tenant)
     with reading(world.sessions) as session:
         assert session.get_one(Model, model).policy == before
+
+
+PRIORS = {
+    "prior.weights: give 4, one a block, not 3": {"kind": "weights", "weights": [1, 2, 3]},
+    "prior: weights[2] must be 0 or more": {"kind": "weights", "weights": [1, 2, -3, 4]},
+    "prior: weights must not all be 0": {"kind": "weights", "weights": [0, 0, 0, 0]},
+    "prior.weights.1: ": {"kind": "weights", "weights": [1, "many", 3, 4]},
+    "prior: half_life_blocks is missing": {"kind": "recency"},
+    "prior.kind: ": {"kind": "late"},
+    "prior.half_life: ": {"kind": "recency", "half_life": 3},
+    "prior: ": "recency",
+}
+
+
+@pytest.mark.parametrize("problem", PRIORS)
+def test_a_prior_that_does_not_fit_the_plan_is_refused_by_its_setting(
+    world: World, model: ModelId, problem: str
+) -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        change_policy(world.sessions, "churn", {"prior": PRIORS[problem]}, tenant=world.tenant)
+    assert str(refused.value).startswith(problem)
+
+
+def test_more_checkpoints_than_the_plan_has_places_are_refused(world: World, model: ModelId) -> None:
+    with pytest.raises(PolicyRefused, match=r"^checkpoint_count: 4 blocks have 3 places"):
+        change_policy(world.sessions, "churn", {"checkpoint_count": 4}, tenant=world.tenant)
+
+
+def test_a_prior_that_was_set_is_the_one_that_is_read_again(world: World, model: ModelId) -> None:
+    weights = {"kind": "weights", "weights": [0, 1, 2, 3.5]}
+    change_policy(world.sessions, "churn", {"prior": weights}, tenant=world.tenant)
+    kept = change_policy(world.sessions, "churn", {"checkpoints": "prior"}, tenant=world.tenant)
+    assert kept.prior == DeletionPrior(kind=PriorKind.WEIGHTS, weights=(0, 1, 2, 3.5))
 
 
 def _requests(world: World) -> list[str]:

@@ -1,5 +1,7 @@
 """The plan depends on a record's own key and on nothing else."""
 
+import hmac
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -107,6 +109,60 @@ def test_a_spread_subject_uses_at_most_so_many_blocks_and_really_several(
     blocks = {place(key, plan, record_ref=r, subject_ref=subject, spread=spread).block for r in records}
     assert 2 <= len(blocks) <= spread
     assert place(key, plan, record_ref=records[0], subject_ref=subject).block in blocks
+
+
+likelihoods = st.none() | st.floats(0, 10)
+hot_plans = st.lists(
+    st.tuples(st.floats(0.001, 10), st.integers(1, 9)), max_size=4, unique_by=lambda cut: cut[0]
+).map(
+    lambda cuts: PlanPart(
+        blocks=40,
+        batch_size=1,
+        hot_cuts=sorted(cut for cut, _ in cuts),
+        hot_blocks=[num for _, num in cuts],
+    )
+)
+
+
+@no_deadline
+@given(key=refs, plan=plans, subject=refs, record=refs, spread=st.integers(1, 4), likelihood=likelihoods)
+def test_without_cuts_the_likelihood_says_nothing_and_the_block_is_the_hash_of_the_subject(
+    key: bytes, plan: PlanPart, subject: bytes, record: bytes, spread: int, likelihood: float | None
+) -> None:
+    placed = place(key, plan, record_ref=record, subject_ref=subject, spread=spread, likelihood=likelihood)
+    draw = int.from_bytes(placed.token[:8], "little") % spread
+    name = b"block" if draw == 0 else b"block/%d" % draw
+    digest = hmac.digest(key, name + b"\0" + subject, "sha256")
+    assert placed.block == int.from_bytes(digest[:8], "little") % plan.blocks
+
+
+@no_deadline
+@given(key=refs, plan=hot_plans, subject=refs, record=refs, spread=st.integers(1, 4), likelihood=likelihoods)
+def test_who_is_likelier_to_be_deleted_lies_in_the_range_of_the_highest_cut_reached(
+    key: bytes, plan: PlanPart, subject: bytes, record: bytes, spread: int, likelihood: float | None
+) -> None:
+    placed = place(key, plan, record_ref=record, subject_ref=subject, spread=spread, likelihood=likelihood)
+    num_reached = sum(likelihood is not None and likelihood >= cut for cut in plan.hot_cuts)
+    behind = sum(plan.hot_blocks[num_reached:])
+    size = plan.hot_blocks[num_reached - 1] if num_reached else 40 - sum(plan.hot_blocks)
+    assert 40 - behind - size <= placed.block < 40 - behind
+    cold = place(key, plan, record_ref=record, subject_ref=subject, spread=spread)
+    assert (cold.shard, cold.token) == (placed.shard, placed.token)
+
+
+def test_the_blocks_of_a_range_are_used_evenly_and_the_ranges_are_the_whole_plan() -> None:
+    plan = PlanPart(blocks=20, batch_size=1, hot_cuts=(0.5, 2.0), hot_blocks=(5, 3))
+    assert [block for band in plan.bands for block in band] == list(range(20))
+    for likelihood, band in ((0.49, plan.bands[0]), (0.5, plan.bands[1]), (2.0, plan.bands[2])):
+        subjects = [number.to_bytes(32, "little") for number in range(2000)]
+        blocks = [
+            place(b"k" * 32, plan, record_ref=ref, subject_ref=ref, likelihood=likelihood).block
+            for ref in subjects
+        ]
+        counts = np.bincount(blocks, minlength=20)
+        assert set(np.flatnonzero(counts)) == set(band)
+        mean = len(subjects) / len(band)
+        assert np.abs(counts[list(band)] - mean).max() < 5 * mean**0.5  # five standard deviations
 
 
 def test_another_plan_key_gives_another_place() -> None:

@@ -28,13 +28,38 @@ WRONG = {
     "model.factory": ("worker.training.nets:mlp", "no colon"),
     "plan.blocks": ("blocks = 8", "blocks = 0"),
     "plan.shards": ("blocks = 8", "blocks = 8\nshards = 2"),
+    "plan.hot_cuts: Value error, the cuts must ascend": (
+        "blocks = 8", "blocks = 8\nhot_cuts = [0.5, 0.5]\nhot_blocks = [1, 1]"
+    ),
+    "plan.hot_cuts.0": ("blocks = 8", "blocks = 8\nhot_cuts = [0]\nhot_blocks = [1]"),
+    "plan.hot_cuts.1": ("blocks = 8", "blocks = 8\nhot_cuts = [1, inf]\nhot_blocks = [1, 1]"),
+    "plan.hot_blocks.0": ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]\nhot_blocks = [0]"),
+    "plan.hot_blocks: Value error, give 1, one a cut, not 0": ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]"),
+    "plan.hot_blocks: Value error, give 0": ("blocks = 8", "blocks = 8\nhot_blocks = [1]"),
+    "plan.hot_blocks: Value error, 8 of 8 blocks": (
+        "blocks = 8", "blocks = 8\nhot_cuts = [0.5, 2]\nhot_blocks = [3, 5]"
+    ),
     "plan.block": ("blocks = 8", "blocks = 8\nblock = 9"),
     "optimizer": ('name = "sgd"', 'name = "lion"'),
     "optimizer.learning_rate": ("learning_rate = 0.1", "learning_rate = -1"),
     "policy.witness_block": ("", "\n[policy]\nwitness_block = 1"),
     "policy": ("", "\n[policy]\nmax_drop = 2.0"),
+    "policy.checkpoints": ("", '\n[policy]\ncheckpoints = "some"'),
+    "policy: Value error, checkpoint_count must": ("", "\n[policy]\ncheckpoint_count = 0"),
+    "policy.checkpoint_count: 8 blocks have 7": ("", "\n[policy]\ncheckpoint_count = 8"),
+    "policy.prior: Input": ("", '\n[policy]\nprior = "recency"'),
+    "policy.prior.kind": ("", '\n[policy]\nprior = {kind = "late"}'),
+    "policy.prior.half_life: unknown field": ("", '\n[policy]\nprior = {kind = "recency", half_life = 3}'),
+    "policy.prior: Value error, half_life_blocks": ("", '\n[policy]\nprior = {kind = "recency"}'),
+    "policy.prior: Value error, weights[1]": (
+        "", '\n[policy]\nprior = {kind = "weights", weights = [1, -1]}'
+    ),
+    "policy.prior: Value error, weights must not all": (
+        "", '\n[policy]\nprior = {kind = "weights", weights = [0, 0, 0, 0, 0, 0, 0, 0]}'
+    ),
+    "policy.prior.weights: give 8": ("", '\n[policy]\nprior = {kind = "weights", weights = [1, 2]}'),
     "execution.dtype": ("", '\n[execution]\ndtype = "float16"'),
-}
+}  # fmt: skip
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -77,9 +102,23 @@ def test_the_policy_and_the_name_are_outside_the_digest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prior", "weights"),
+    [
+        ('{kind = "recency", half_life_blocks = 1}', [2.0**-k for k in range(7, -1, -1)]),
+        ('{kind = "hot_share", deletion_share = 0.8, block_share = 0.25}', [0.2 / 6] * 6 + [0.4] * 2),
+        ('{kind = "weights", weights = [0, 1, 2, 3, 4, 5, 6, 7]}', [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_a_prior_is_read_from_the_policy(tmp_path: Path, prior: str, weights: list[float]) -> None:
+    _, policy = read_recipe(written(tmp_path, f"{GOOD}\n[policy]\nprior = {prior}"))
+    assert policy.prior.block_weights(8) == pytest.approx(weights)
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("blocks = 8", "blocks = 9"),
+        ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]\nhot_blocks = [2]"),
         ("batch_size = 16", "batch_size = 17"),
         ("learning_rate = 0.1", "learning_rate = 0.2"),
         ("num_classes = 10", "num_classes = 11"),
@@ -97,3 +136,14 @@ def test_what_shapes_bits_is_in_the_digest(tmp_path: Path, old: str, new: str) -
 def test_a_stored_recipe_is_the_one_that_was_read(tmp_path: Path) -> None:
     recipe, _ = read_recipe(written(tmp_path, GOOD))
     assert recipe_from_json(recipe.to_json()) == recipe
+
+
+def test_a_plan_without_cuts_is_stored_and_hashed_as_before_there_were_any(tmp_path: Path) -> None:
+    recipe, _ = read_recipe(written(tmp_path, GOOD))
+    assert not {"hot_cuts", "hot_blocks"} & set(recipe.to_json()["plan"])
+    assert recipe.digest() == "b26ef349ca121349a678e992dbadc0cdf8a6832963a018b3960f988d01f6bd72"
+    hot, _ = read_recipe(
+        written(tmp_path, GOOD.replace("blocks = 8", "blocks = 8\nhot_cuts = [0.5, 2]\nhot_blocks = [2, 1]"))
+    )
+    assert recipe_from_json(hot.to_json()) == hot
+    assert (hot.plan.hot_cuts, hot.plan.bands) == ((0.5, 2.0), [range(5), range(5, 7), range(7, 8)])
