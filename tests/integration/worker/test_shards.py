@@ -313,7 +313,7 @@ def test_what_a_consumer_loads_is_what_the_evidence_judged(
     new_lab: NewLab, tmp_path: Path, combine: str
 ) -> None:
     recipe = voting(recipe_of(shards=3, epochs=12)) if combine == "vote" else recipe_of(shards=3, epochs=12)
-    lab = new_lab(recipe)
+    lab = new_lab(recipe, source=few_digits(MANY_LONERS))
     lab.work()
     manifest = fetch(lab, tmp_path)
     assert manifest.combine == combine
