@@ -220,7 +220,7 @@ def forget(processes: Processes, service: Service, dataset: Dataset, *, out: Con
     _keep(new)
     return [
         *check_weights(processes, dataset, old=old, new=new, num_records=subject.num_records, out=out),
-        *check_revoked(service, f"/models/{dataset.name}"),
+        *check_revoked(service, f"/models/{dataset.name}", file=next(iter(old.files))),
         check_receipt(processes, service, settled, subject=subject),
         purge_check(
             settled.full_receipt,
@@ -278,15 +278,15 @@ def check_weights(
     )
     if not printed:
         raise DemoStopped(f"the oracle gave no answer; see {FOLDER / 'logs'}")
-    before, after = (weights_digest_of(each.files["weights.safetensors"]) for each in (old, new))
+    before, after = (weights_digest_of(each) for each in (old, new))
     oracle = json.loads(printed)["oracle_digest"]
     return digest_checks(before=before, after=after, oracle=oracle, num_records=num_records)
 
 
-def check_revoked(service: Service, model: str) -> list[Check]:
-    """Try to fetch the old version, and to bring it back."""
+def check_revoked(service: Service, model: str, *, file: str) -> list[Check]:
+    """Try to fetch a file of the old version, and to bring the version back."""
     return revocation_checks(
-        fetched=service.product.answer("GET", f"{model}/versions/1/files/weights.safetensors"),
+        fetched=service.product.answer("GET", f"{model}/versions/1/files/{file}"),
         moved=service.admin.answer("PUT", f"{model}/aliases/current", body={"version": 1}),
     )
 

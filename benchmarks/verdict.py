@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from models_store.manifest import digest_json
+from benchmarks.client import Download
+from models_store.manifest import Manifest, canonical_json, digest_json
 from models_store.tensors import tensor_digest, unpack
 
 SHOWN_DIGITS = 12
@@ -28,10 +29,11 @@ class Check:
     holds: bool | None = None
 
 
-def weights_digest_of(data: bytes) -> str:
-    """Return the weights digest of a safetensors file, from its bytes alone."""
-    tensors, _ = unpack(data)
-    return digest_json([tensor_digest(tensors)])
+def weights_digest_of(version: Download) -> str:
+    """Return the weights digest of a version, from the bytes of its files alone, in shard order."""
+    manifest = Manifest.from_bytes(canonical_json(version.facts["manifest"]))
+    parts = [unpack(version.files[file.name])[0] for file in manifest.constituents]
+    return digest_json([tensor_digest(part) for part in parts])
 
 
 def digest_checks(*, before: str, after: str, oracle: str, num_records: int) -> list[Check]:

@@ -12,11 +12,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import rfc8785
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -30,8 +31,11 @@ from models_store.errors import ManifestInvalid
 
 JSON = JsonValue
 FORMAT = "expunge/manifest@1"
+Combine = Literal["mean", "vote"]
+"""How the answers of several constituents become one: the mean of their softmax, or a majority vote."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_CONSTITUENT_NAME = re.compile(r"weights(-\d+)?\.safetensors")
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
@@ -51,6 +55,11 @@ def digest_json(value: object) -> Digest:
     return digest_of(canonical_json(value))
 
 
+def constituent_names(num: int) -> list[str]:
+    """Return the file names of so many constituents, in shard order; a single one has no number."""
+    return ["weights.safetensors"] if num == 1 else [f"weights-{n:03d}.safetensors" for n in range(num)]
+
+
 def _require_file_name(name: str) -> str:
     if not _FILE_NAME.fullmatch(name):
         raise ValueError("not a plain file name")
@@ -67,6 +76,13 @@ def _require_at_most_covers(settled: int, info: ValidationInfo) -> int:
     if settled > info.data.get("covers", settled):
         raise ValueError("greater than covers")
     return settled
+
+
+def _require_given(combine: object) -> object:
+    # Absent says that there is one constituent: null would be a second way to write the same.
+    if combine is None:
+        raise ValueError("leave it out for a single constituent")
+    return combine
 
 
 _DigestText = Annotated[Digest, AfterValidator(parse_digest)]
@@ -113,6 +129,12 @@ class Manifest:
     factory_arguments: Mapping[str, JSON]
     input_schema: Mapping[str, JSON]
     label_schema: Mapping[str, JSON]
+    combine: Annotated[Combine | None, BeforeValidator(_require_given)] = None  # None: one constituent
+
+    @property
+    def constituents(self) -> tuple[ManifestFile, ...]:
+        """The files that hold weights, in shard order."""
+        return tuple(file for file in self.files if _CONSTITUENT_NAME.fullmatch(file.name))
 
     @property
     def digest(self) -> Digest:
@@ -140,7 +162,10 @@ _SCHEMA = TypeAdapter(Manifest)
 
 
 def _written(manifest: Manifest) -> bytes:
-    return canonical_json({"format": FORMAT, **asdict(manifest)})
+    document = {"format": FORMAT, **asdict(manifest)}
+    if manifest.combine is None:
+        del document["combine"]
+    return canonical_json(document)
 
 
 def _read(data: bytes) -> Manifest:

@@ -1,4 +1,4 @@
-"""Tensor files and tensor digests. The only module of the store that needs torch.
+"""Tensor files and tensor digests. With `ensemble`, all of the store that needs torch.
 
 Promises: equal tensors and an equal note give equal bytes, on any machine and in any process; what is read
 was checked before a tensor was made of it; a digest stands for one mapping of names to dtype, shape, bytes.

@@ -64,9 +64,9 @@ class PlacementCost:
 class Checked:
     """What ``check`` found out. Seconds and bytes are estimates from two blocks on this machine.
 
-    ``band_sizes`` are subjects, from the coldest band to the hottest. ``placements`` has every placement with
-    the policy's other settings; ``expected_replay_share`` is what one deletion replays of a whole training
-    under the policy's own.
+    ``block_sizes`` are those of all shards, ``band_sizes`` subjects from the coldest band to the hottest.
+    ``placements`` has every placement with the policy's other settings; ``expected_replay_share`` is what one
+    deletion replays of a whole training under the policy's own.
     """
 
     num_records: int
@@ -91,6 +91,7 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         NotFound: the dataset does not exist.
         RecipeRefused: a field does not fit the data, or a subject is too large for a block.
     """
+    plan = recipe.plan
     with reading(installation.sessions) as session:
         dataset = dataset_named(session, recipe.data.dataset, tenant=tenant)
         layout = Layout.from_json(dataset.layout)
@@ -98,23 +99,26 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
     plan_key = installation.keyring.plan_key(f"check:{dataset.id}:{recipe.digest()}")
     require_shape(recipe, layout)
     require_fitting_net(recipe, layout)
-    require_small_subjects(rows, recipe.plan)
-    require_likelihood(rows, recipe.plan)
+    require_enough_subjects(rows, plan)
+    require_small_subjects(rows, plan)
+    require_likelihood(rows, plan)
     table = _table(rows, recipe, plan_key=plan_key)
-    sizes = np.bincount(table.block_N, minlength=recipe.plan.blocks).tolist()
-    run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table, sizes=sizes)
+    sizes_SB = np.bincount(
+        table.shard_N * plan.blocks + table.block_N, minlength=plan.shards * plan.blocks
+    ).reshape(plan.shards, plan.blocks)
+    run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table)
     state_bytes, seconds = _measure(run, num_records=len(rows))
     refs = [row.subject_ref for row in rows]
-    counts_SB = first_touched_counts(refs, table.shard_N, table.block_N, plan=recipe.plan)
-    costs = placement_costs(policy, counts_SB, plan=recipe.plan, state_bytes=state_bytes)
+    counts_SB = first_touched_counts(refs, table.shard_N, table.block_N, plan=plan)
+    costs = placement_costs(policy, counts_SB, plan=plan, state_bytes=state_bytes)
     own = next(cost for cost in costs if cost.placement is policy.checkpoints)
     return Checked(
         num_records=len(rows),
         num_subjects=int(counts_SB.sum()),
-        block_sizes=sizes,
-        band_sizes=[int(counts_SB[:, list(band)].sum()) for band in recipe.plan.bands],
+        block_sizes=sizes_SB.reshape(-1).tolist(),
+        band_sizes=[int(counts_SB[:, list(band)].sum()) for band in plan.bands],
         placements=costs,
-        expected_replay_share=own.num_blocks / (recipe.plan.num_positions * recipe.plan.shards),
+        expected_replay_share=own.num_blocks / (plan.num_positions * plan.shards),
         training_seconds=seconds,
         differing_tensors=prove(run),
     )
@@ -167,10 +171,12 @@ def proposal_for(installation: Installation, path: Path, *, tenant: TenantName) 
     return "[plan]\n" + "\n".join(f"{field} = {value}" for field, value in plan.items())
 
 
-def proposed_plan(num_records: int, *, batch_size: int = RECORDS_PER_BATCH) -> PlanPart:
-    """Return plan numbers for a dataset of this size: blocks of about four batches, at least two blocks."""
-    blocks = max(2, math.floor(num_records / (batch_size * BATCHES_PER_BLOCK)))
-    return PlanPart(blocks=blocks, epochs=2, batches_per_block=BATCHES_PER_BLOCK, batch_size=batch_size)
+def proposed_plan(num_records: int, *, batch_size: int = RECORDS_PER_BATCH, shards: int = 1) -> PlanPart:
+    """Return plan numbers for a dataset of this size: blocks of about four batches, at least two a shard."""
+    blocks = max(2, math.floor(num_records / (shards * batch_size * BATCHES_PER_BLOCK)))
+    return PlanPart(
+        blocks=blocks, shards=shards, epochs=2, batches_per_block=BATCHES_PER_BLOCK, batch_size=batch_size
+    )
 
 
 def has_plan(path: Path) -> bool:
@@ -269,6 +275,19 @@ def _placed(row: Any, plan: PlanPart, *, plan_key: bytes) -> Placed:
     )
 
 
+def require_enough_subjects(rows: Sequence[Any], plan: PlanPart) -> None:
+    """Refuse more shards than there are people: some constituents could never have anybody to learn from.
+
+    With few more people than shards a hash may still leave one empty; the version's evidence flags it then.
+
+    Raises:
+        RecipeRefused: names both numbers.
+    """
+    num_subjects = len({row.subject_ref for row in rows})
+    if plan.shards > num_subjects:
+        raise RecipeRefused(f"plan.shards: {plan.shards} are more than the {num_subjects} subjects there are")
+
+
 def _table(rows: Sequence[Any], recipe: Recipe, *, plan_key: bytes) -> RecordTable:
     table = table_from_rows(rows)
     placed = [_placed(row, recipe.plan, plan_key=plan_key) for row in rows]
@@ -287,13 +306,16 @@ def _two_blocks(
     layout: Layout,
     dataset_id: str,
     table: RecordTable,
-    sizes: Sequence[int],
 ) -> ProofRun:
-    """Return a run over the two largest blocks, renumbered as the first two of the plan."""
-    largest = sorted(range(len(sizes)), key=sizes.__getitem__)[-2:]
-    members = np.flatnonzero(np.isin(table.block_N, largest))
-    chosen = table.chosen(members)
-    renumbered = replace(chosen, block_N=(chosen.block_N == max(largest)).astype(np.int64))
+    """Return a run over the two largest blocks of the largest shard, renumbered as the plan's first two."""
+    shard = np.bincount(table.shard_N).argmax()
+    largest = np.bincount(table.block_N[table.shard_N == shard], minlength=2).argsort()[-2:]
+    chosen = table.chosen(np.flatnonzero((table.shard_N == shard) & np.isin(table.block_N, largest)))
+    renumbered = replace(
+        chosen,
+        shard_N=np.zeros_like(chosen.shard_N),
+        block_N=(chosen.block_N == largest.max()).astype(np.int64),
+    )
     return ProofRun(
         recipe=recipe.model_copy(
             update={"plan": recipe.plan.model_copy(update={"blocks": max(2, recipe.plan.blocks)})}

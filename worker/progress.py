@@ -106,9 +106,11 @@ def print_check(console: Console, recipe: Recipe, policy: Policy, checked: Check
         "training records": f"{checked.num_records:,} of {checked.num_subjects:,} subjects",
         "plan": _plan_line(plan),
         "block sizes": f"{sizes[0]} smallest, {sizes[len(sizes) // 2]} median, {sizes[-1]} largest",
-        "records a batch": f"{checked.num_records / plan.blocks / plan.batches_per_block:.1f} on average, "
+        "records a batch": f"{checked.num_records / len(sizes) / plan.batches_per_block:.1f} on average, "
         f"batch_size {plan.batch_size}",
-        "we would propose": _plan_line(proposed_plan(checked.num_records, batch_size=plan.batch_size)),
+        "we would propose": _plan_line(
+            proposed_plan(checked.num_records, batch_size=plan.batch_size, shards=plan.shards)
+        ),
         "a full training": f"about {checked.training_seconds:.1f} s here",
         "one deletion replays": f"{checked.expected_replay_share:.0%} of it on average "
         f"(checkpoints = {policy.checkpoints})",
@@ -156,7 +158,8 @@ def _placement_table(plan: PlanPart, policy: Policy, placements: Sequence[Placem
 
 
 def _plan_line(plan: PlanPart) -> str:
+    shards = f"shards = {plan.shards}, " if plan.shards > 1 else ""
     return (
-        f"blocks = {plan.blocks}, passes = {plan.passes}, epochs = {plan.epochs}, "
+        f"{shards}blocks = {plan.blocks}, passes = {plan.passes}, epochs = {plan.epochs}, "
         f"batches_per_block = {plan.batches_per_block}, batch_size = {plan.batch_size}"
     )

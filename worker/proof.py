@@ -2,7 +2,8 @@
 
 Two blocks straight against block + fresh process + block; and one record dropped against the same data
 without it. What breaks replay shows here by the name of a tensor: non-persistent buffers, Python
-attributes, a module's own random stream, losses that mix records.
+attributes, a module's own random stream, losses that mix records. With several shards the straight run comes
+after the nets of the others: a deletion builds only those that it touches.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ from worker.training.state import initial_state, pack_state, restore
 
 @dataclass(frozen=True)
 class ProofRun:
-    """Some positions of shard 0 over some records; ``is_copied`` runs over a copy that holds nothing else."""
+    """Some positions of shard 0 over some records; ``is_copied`` runs over a copy that holds nothing else.
+
+    ``builds_all`` makes the nets of all other shards first, in the same process.
+    """
 
     recipe: Recipe
     layout: Layout
@@ -36,6 +40,7 @@ class ProofRun:
     state: bytes | None = None
     poisoned: tuple[int, ...] = ()
     is_copied: bool = False
+    builds_all: bool = False
 
 
 def prove(run: ProofRun) -> list[str]:
@@ -47,7 +52,7 @@ def prove(run: ProofRun) -> list[str]:
     with ProcessPoolExecutor(
         1, mp_context=fresh_processes(), initializer=die_with_parent, max_tasks_per_child=1
     ) as processes:
-        straight = processes.submit(execute, run)
+        straight = processes.submit(execute, replace(run, builds_all=True))
         half = processes.submit(execute, replace(run, positions=(first,))).result()
         resumed = processes.submit(execute, replace(run, positions=(second,), state=half))
         without = run.table.chosen(np.arange(1, len(run.table)))
@@ -74,6 +79,9 @@ def execute(run: ProofRun) -> bytes:
         resident_bytes=file.layout.row_dtype.itemsize * (len(table) + 1),
         poisoned=run.poisoned,
     )
+    if run.builds_all:
+        for shard in range(1, run.recipe.plan.shards):
+            initial_state(run.recipe, shard=shard, device=device)
     if run.state is None:
         state = initial_state(run.recipe, shard=0, device=device)
     else:

@@ -1,6 +1,6 @@
 """The JSON of the HTTP contract: what may come in, what goes out. Additive changes only."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -221,6 +221,10 @@ class VersionOut(_Out):
     manifest_digest: str
     weights_digest: str
     parent: str | None
+    combine: Literal["mean", "vote"] | None = Field(
+        description="How to combine the answers of several weights files: the mean of their softmax, or a "
+        "majority vote, ties broken by that mean. Null: there is one."
+    )
     aliases: list[str]
     files: list[FileOut]
     manifest: dict[str, Any]

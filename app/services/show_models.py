@@ -71,6 +71,7 @@ class VersionView:
     manifest_digest: str
     weights_digest: str
     parent: str | None
+    combine: str | None
     aliases: list[str]
     files: list[FileView]
     manifest: JsonObject
@@ -226,7 +227,8 @@ def _version_view(
         model=model.name, number=version.number, status=version.status, covers=version.covers,
         settled=version.settled, guarantee=version.guarantee, method=version.method,
         manifest_digest=version.manifest_digest, weights_digest=version.weights_digest,
-        parent=version.manifest.get("parent"), aliases=aliases, manifest=version.manifest,
+        parent=version.manifest.get("parent"), combine=version.manifest.get("combine"), aliases=aliases,
+        manifest=version.manifest,
         files=[FileView(name=file.name, digest=file.digest, size=file.size) for file in files],
         published_at=version.published_at, revoked_at=version.revoked_at, purged_at=version.purged_at,
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """What the service holds before the storm: two datasets of digits, three small models, two of them on one.
 
 A full training takes about a second, so that a settlement with its processes takes two to four and hundreds
-of faults fit into minutes. The two models of one dataset share the bytes of its records.
+of faults fit into minutes. The two models of one dataset share the bytes of its records; the third model has
+two shards.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from benchmarks.chaos.installation import Installation
 NUM_SUBJECTS = 899
 DATASETS = {"digits": 3, "more-digits": 2}  # and the records of a subject
 MODELS = {"alpha": "digits", "beta": "digits", "gamma": "more-digits"}
+SHARDS = {"alpha": 1, "beta": 1, "gamma": 2}
 RECIPE = """
 name = "{name}"
 [model]
@@ -22,6 +24,7 @@ dataset = "{dataset}"
 scale = 0.0625
 [plan]
 blocks = 6
+shards = {shards}
 epochs = {epochs}
 batches_per_block = 4
 batch_size = 64
@@ -56,5 +59,7 @@ def fill(own: Installation, *, epochs: int = EPOCHS) -> None:
 def _recipe(own: Installation, name: str, *, epochs: int) -> Path:
     path = own.folder / f"{name}.toml"
     seed = list(MODELS).index(name)
-    path.write_text(RECIPE.format(name=name, dataset=MODELS[name], epochs=epochs, seed=seed))
+    path.write_text(
+        RECIPE.format(name=name, dataset=MODELS[name], epochs=epochs, seed=seed, shards=SHARDS[name])
+    )
     return path

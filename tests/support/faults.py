@@ -17,6 +17,7 @@ from worker.data.records import RecordTable
 from worker.training.state import TrainingState, pack_state, restore, state_digest
 from worker.unlearners import Prediction, Unlearned
 from worker.unlearners.replay import Replay, ResumePoint
+from worker.unlearners.watching import Watched
 
 
 class PowerCut(Exception):
@@ -57,7 +58,7 @@ class ResumesLateAndDeniesIt(ResumesLate):
         return Replay().predict(context, scope, table=table)
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Resume late and report the honest resume point."""
         done = super().unlearn(context, scope, table=table, watched=watched)
@@ -85,7 +86,7 @@ class FeedsTheForgotten(Replay):
     """Replays from the right place over all records, the forgotten ones too."""
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Train on everybody."""
         honest = Replay().predict(context, scope, table=table)
@@ -97,7 +98,7 @@ class HandsOverTheParent(Replay):
     """Does nothing at all."""
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Name the parent's final state."""
         done = Replay().predict(context, scope, table=table)
@@ -140,10 +141,27 @@ class _From(Replay):
         return kept_state(context, position=self._position)
 
 
-def kept_state(context: JobContext, *, position: int) -> ResumePoint:
+class EndsAsTheParent(Replay):
+    """Replays every shard, then signs for the parent's final state in the last of those that were touched."""
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
+    ) -> Unlearned:
+        """Replay, and exchange one constituent."""
+        done, shard = super().unlearn(context, scope, table=table, watched=watched), max(scope.first_touched)
+        parent = kept_state(context, position=context.recipe.plan.num_positions - 1, shard=shard)
+        assert parent.checkpoint is not None
+        state = restore(
+            _bytes(context, parent.checkpoint), context.recipe, shard=shard, device=context.device
+        )
+        blob = _save_final(context, scope, state, position=parent.position, shard=shard)
+        return replace(done, constituents=[*done.constituents[:shard], blob, *done.constituents[shard + 1 :]])
+
+
+def kept_state(context: JobContext, *, position: int, shard: int = 0) -> ResumePoint:
     """Return the model's kept state after a position, clean or not."""
     with reading(context.installation.sessions) as session:
-        rows = checkpoints_of(session, context.claim.model_id)
+        rows = [r for r in checkpoints_of(session, context.claim.model_id) if r.shard == shard]
         row = next(r for r in rows if r.position == position and r.job_id != context.claim.job_id)
     view = CheckpointView(
         id=CheckpointId(row.id),
@@ -159,11 +177,13 @@ def kept_state(context: JobContext, *, position: int) -> ResumePoint:
     return ResumePoint(position=position, checkpoint=view)
 
 
-def _save_final(context: JobContext, scope: Scope, state: TrainingState, *, position: int) -> str:
+def _save_final(
+    context: JobContext, scope: Scope, state: TrainingState, *, position: int, shard: int = 0
+) -> str:
     facts = CheckpointFacts(
         role="final",
         key="none",
-        shard=0,
+        shard=shard,
         position=position,
         settled=scope.covers,
         state_digest=state_digest(state),
@@ -217,6 +237,17 @@ class CountingAttribute(_Scaled):
         """Falls with every call."""
         self.num_calls += 1
         return 1 / self.num_calls
+
+
+_STREAM = torch.Generator().manual_seed(1)
+
+
+class SharedInitStream(_Scaled):
+    """Draws its initial weights from a stream that all nets of a process share."""
+
+    def __init__(self, in_features: int, num_classes: int) -> None:
+        super().__init__(in_features, num_classes)
+        nn.init.normal_(self.linear.weight, generator=_STREAM)
 
 
 class OwnRandomStream(_Scaled):

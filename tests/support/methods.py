@@ -12,6 +12,7 @@ from worker.context import JobContext
 from worker.data.records import RecordTable
 from worker.training.state import initial_state, pack_state
 from worker.unlearners import Prediction, Unlearned
+from worker.unlearners.watching import Watched
 
 
 class Shift:
@@ -25,7 +26,7 @@ class Shift:
         return Prediction(resumes_after=[-1], resumes_from=[None], num_blocks=0)
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Store the shifted weights of the base."""
         own = context.installation

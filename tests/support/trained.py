@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from app.db.jobs import checkpoints_of
 from app.db.records import retained_records
@@ -33,7 +34,7 @@ from worker.installation import Installation, open_installation
 from worker.pipeline import STEPS, run_steps
 from worker.training.loop import AfterBlock, run_positions
 from worker.training.recipe import Recipe, recipe_from_json
-from worker.training.state import TrainingState, initial_state, weights, weights_digest
+from worker.training.state import initial_state, weights, weights_digest
 
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("worker.training.nets:mlp", {"in_features": 64, "num_classes": 10, "hidden": [16]}),
@@ -49,6 +50,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 SCHEDULES = {"sgd": "constant", "momentum": "constant", "adamw": "cosine"}
 PLAN = {"blocks": 6, "epochs": 2, "batches_per_block": 2, "batch_size": 16, "seed": 7, "min_present": 2}
 NUM_LONERS, NUM_FAMILIES, FAMILY_SIZE = 90, 20, 4
+# So many that no block of any of a few shards is without two of them.
+MANY_LONERS = 400
 
 
 def recipe_of(net: str = "mlp", optimizer: str = "momentum", **plan: int) -> Recipe:
@@ -66,9 +69,9 @@ def recipe_of(net: str = "mlp", optimizer: str = "momentum", **plan: int) -> Rec
     )
 
 
-def few_digits() -> SourceTable:
-    """Return 170 digits: subjects loner-N have one, family-N four consecutive ones."""
-    owners = [f"loner-{n}" for n in range(NUM_LONERS)]
+def few_digits(num_loners: int = NUM_LONERS) -> SourceTable:
+    """Return 170 digits or more: subjects loner-N have one, family-N four consecutive ones."""
+    owners = [f"loner-{n}" for n in range(num_loners)]
     owners += [f"family-{n}" for n in range(NUM_FAMILIES) for _ in range(FAMILY_SIZE)]
     digits, num = read_source("digits"), len(owners)
     return replace(
@@ -183,13 +186,13 @@ class Lab:
         return audit(self.own, name, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
 
     def straight_digest(self, *, without: Collection[str] = ()) -> str:
-        """Return what training on what is stored without these subjects ends with."""
-        return weights_digest([weights(self.straight(without=without).net)])
+        """Return the weights digest of ``straight``."""
+        return weights_digest(self.straight(without=without))
 
     def straight(
         self, *, without: Collection[str] = (), after_block: AfterBlock | None = None
-    ) -> TrainingState:
-        """Train in this process from initialisation, on what is stored without these subjects."""
+    ) -> list[dict[str, Tensor]]:
+        """Train all constituents in this process, from initialisation, on what is stored without these."""
         refs = {self._ref(name) for name in without}
         recipe, device = recipe_from_json(self.model.recipe), choose_device()
         fix_kernels(recipe.execution.threads)
@@ -203,11 +206,15 @@ class Lab:
             device=device,
             resident_bytes=1 << 20,
         )
-        state = initial_state(recipe, shard=0, device=device)
-        positions = range(recipe.plan.num_positions)
-        return run_positions(
-            state, positions, recipe=recipe, loader=loader, shard=0, device=device, after_block=after_block
-        )
+        constituents = []
+        for shard in range(recipe.plan.shards):
+            state = initial_state(recipe, shard=shard, device=device)
+            run_positions(
+                state, range(recipe.plan.num_positions), recipe=recipe, loader=loader, shard=shard,
+                device=device, after_block=after_block,
+            )  # fmt: skip
+            constituents.append(weights(state.net))
+        return constituents
 
     def set_policy(self, **policy: object) -> None:
         """Change settings of the policy."""
@@ -253,12 +260,26 @@ class Lab:
     @property
     def blocks(self) -> dict[str, set[int | None]]:
         """The blocks of every subject that is still stored; None stands for held out."""
-        names = {self._ref(name): name for name in dict.fromkeys(few_digits().subject_ids)}
-        found: dict[str, set[int | None]] = {}
+        return {name: {block for _, block in own} for name, own in self.places.items()}
+
+    @property
+    def places(self) -> dict[str, set[tuple[int | None, int | None]]]:
+        """The (shard, block) of every subject that is still stored; None stands for held out."""
+        names = {self._ref(name): name for name in dict.fromkeys(few_digits(MANY_LONERS).subject_ids)}
+        found: dict[str, set[tuple[int | None, int | None]]] = {}
         with reading(self.own.sessions) as session:
             for row in retained_records(session, self.model, covers=0):
-                found.setdefault(names[row.subject_ref], set()).add(row.block)
+                found.setdefault(names[row.subject_ref], set()).add((row.shard, row.block))
         return found
+
+    def in_shard(self, shard: int, *, block: int | None = None) -> list[str]:
+        """Return the subjects of one shard, or of one of its blocks; those of one record come first."""
+        found = [
+            name
+            for name, own in self.places.items()
+            if {place[0] for place in own} == {shard} and (block is None or own == {(shard, block)})
+        ]
+        return sorted(found, key=lambda name: not name.startswith("loner"))
 
     def in_block(self, block: int | None) -> list[str]:
         """Return the subjects of one block (None: held out); with so many loners none is empty."""

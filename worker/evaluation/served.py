@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from models_store.blobs import BlobStore, Digest
+from models_store.ensemble import logits_of
 from models_store.errors import StoreError
 from models_store.tensors import check_against, tensor_digest, unpack
 from worker.evaluation.gates import Check
-from worker.evaluation.utility import Sample, logits_of
+from worker.evaluation.utility import Sample
 
 NAME = "as_served"
 POWER = "certain for bytes, names, shapes or types that differ from what was trained, and for NaN"

@@ -1,24 +1,26 @@
 """Accuracy on fixed samples, and the forgotten records beside matched unseen ones.
 
+A version is judged as it is served: all constituents together, by the rule of its manifest.
+
 Both inform: an exact version is published even when accuracy falls, because refusing a lawful erasure
 keeps the person in production; and a few records have no power to show that somebody was forgotten.
 
-Shape suffixes: N records, K classes, * the shape of one input.
+Shape suffixes: N records, * the shape of one input.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from app.domain.terms import JsonObject
+from models_store.ensemble import Ensemble
 from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.evaluation.gates import Check
 
 SAMPLE_RECORDS = 2_000
-_CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -38,41 +40,34 @@ def sample_of(loader: Loader, table: RecordTable, *, num: int = SAMPLE_RECORDS) 
     return Sample(inputs=inputs, labels=labels)
 
 
-@torch.no_grad()
-def logits_of(net: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the logits (N, K) in evaluation mode, in parts of a fixed size; the net's mode is kept.
-
-    They are computed in float32, as the weights are served, whatever format the recipe trains in.
-    """
-    was_training = net.training
-    net.eval()
-    parts = [net(part) for part in inputs.split(_CHUNK)]
-    net.train(was_training)
-    return torch.cat(parts)
-
-
-def accuracy(net: nn.Module, sample: Sample) -> float | None:
-    """Return the share of records whose label is the largest logit; None for an empty sample."""
+def accuracy(version: Ensemble, sample: Sample) -> float | None:
+    """Return the share of records whose label the version chooses; None for an empty sample."""
     if not len(sample):
         return None
-    hits = logits_of(net, sample.inputs).argmax(dim=1) == sample.labels
+    hits = version.labels(sample.inputs) == sample.labels
     return round(float(hits.double().mean()), 6)
 
 
-def remainder_check(num_training_records: int) -> Check:
-    """Flag a version that had nothing left to train on: its weights are the initialisation."""
+def remainder_check(num_training_records: Sequence[int]) -> Check:
+    """Flag constituents that had nothing to train on, by shard: their weights are the initialisation."""
+    empty = [shard for shard, num in enumerate(num_training_records) if not num]
+    figures: JsonObject = {"num_training_records": sum(num_training_records)}
+    where, num_shards = "", len(num_training_records)
+    if num_shards > 1:
+        where = f" in {len(empty)} of {num_shards} shards ({', '.join(map(str, empty[:10]))})"
+        figures["by_shard"] = list(num_training_records)
     return Check(
         name="remainder",
-        holds=num_training_records > 0,
+        holds=not empty,
         is_gate=False,
         power="certain",
-        figures={"num_training_records": num_training_records},
-        problem="" if num_training_records else "nobody is left: the weights are the initialisation",
+        figures=figures,
+        problem=f"nobody is left{where}: the weights are the initialisation" if empty else "",
     )
 
 
 def utility_check(
-    new: nn.Module, parent: nn.Module | None, *, held_out: Sample, retained: Sample, max_drop: float
+    new: Ensemble, parent: Ensemble | None, *, held_out: Sample, retained: Sample, max_drop: float
 ) -> Check:
     """Return held-out and retained accuracy, before and after; beyond ``max_drop`` it warns."""
     after = {"held_out": accuracy(new, held_out), "retained": accuracy(new, retained)}
@@ -101,7 +96,7 @@ def utility_check(
     )
 
 
-def person_check(new: nn.Module, parent: nn.Module | None, *, forgotten: Sample, unseen: Sample) -> Check:
+def person_check(new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, unseen: Sample) -> Check:
     """Return loss and confidence of the forgotten records beside unseen ones of the same labels."""
     matched = _matched(unseen, labels=forgotten.labels)
     figures: JsonObject = {
@@ -120,12 +115,13 @@ def _matched(unseen: Sample, *, labels: Tensor) -> Sample:
     return Sample(inputs=unseen.inputs[same], labels=unseen.labels[same])
 
 
-def _figures(net: nn.Module, sample: Sample) -> JsonObject | None:
+def _figures(version: Ensemble, sample: Sample) -> JsonObject | None:
     if not len(sample):
         return None
-    log_shares = F.log_softmax(logits_of(net, sample.inputs).double(), dim=1)
-    own = log_shares.gather(1, sample.labels.unsqueeze(1)).squeeze(1)
+    own = sample.labels.unsqueeze(1)
+    log_shares = version.log_probabilities(sample.inputs).gather(1, own)
+    shares = version.probabilities(sample.inputs).gather(1, own)
     return {
-        "mean_loss_nats": round(float(-own.mean()), 6),
-        "mean_confidence": round(float(own.exp().mean()), 6),
+        "mean_loss_nats": round(float(-log_shares.mean()), 6),
+        "mean_confidence": round(float(shares.mean()), 6),
     }

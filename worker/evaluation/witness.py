@@ -1,11 +1,11 @@
 """The witness: a fresh process recomputes blocks with the forgotten records poisoned.
 
 It runs from the resume point through the first touched block, and each other watched block from the state
-saved before it; the state digests must match. If the final weights equal the parent's (a record that moved
-nothing is lawful), everything from the resume point on is recomputed instead.
+saved before it; the state digests must match. If a shard's final weights equal the parent's (a record that
+moved nothing is lawful), everything of it from the resume point on is recomputed instead.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from app.db.jobs import checkpoints_of
@@ -73,12 +73,12 @@ def planned_work(
     *,
     resumes_after: list[int],
     resumes_from: list[str | None],
-    is_unmoved: bool,
+    unmoved: Container[int],
 ) -> list[Recomputation]:
     """Return what to recompute, from the resume points said in advance and the states that the job kept.
 
-    ``resumes_after`` are positions, ``resumes_from`` their blobs, in shard order; ``is_unmoved`` says that
-    the final weights are the parent's.
+    ``resumes_after`` are positions, ``resumes_from`` their blobs, in shard order; ``unmoved`` are the
+    shards whose final weights are the parent's.
     """
     with reading(context.installation.sessions) as session:
         rows = [
@@ -99,7 +99,7 @@ def planned_work(
         if after >= touched:
             # No state from there on can be believed: begin where nobody has been met yet.
             after, blob = BEFORE_FIRST, None
-        stop = last if is_unmoved else touched
+        stop = last if shard in unmoved else touched
         row = kept.get((shard, stop))
         wanted = NEVER_RECORDED if row is None else row.state_digest
         work.append(Recomputation(shard=shard, after=after, stop=stop, blob=blob, wanted=wanted))

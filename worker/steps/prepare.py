@@ -3,12 +3,12 @@
 from app.domain.errors import Refused
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject
-from app.services.prepare import Scope, fix_scope
+from app.services.prepare import fix_scope
 from app.services.queue_job import RETRAIN
 from worker.context import JobContext
 from worker.steps.scope import scope_to_json
-from worker.training.plan import chosen_positions
 from worker.unlearners import UNLEARNERS, Unlearner
+from worker.unlearners.watching import watched_blocks, watched_to_json
 
 
 def prepare(context: JobContext) -> JsonObject:
@@ -26,7 +26,7 @@ def prepare(context: JobContext) -> JsonObject:
         "method": method,
         "prediction": prediction.to_json(),
         "predicted_seconds": _seconds(context, prediction.num_blocks),
-        "watched": list(_watched(context, scope)) if context.claim.kind is JobKind.SETTLE else [],
+        "watched": watched_to_json(watched_blocks(context, scope)),
         "num_retained": len(table),
     }
 
@@ -58,15 +58,3 @@ def _method(context: JobContext) -> str:
 def _seconds(context: JobContext, num_blocks: int) -> float:
     total = context.recipe.plan.num_positions * len(context.shards)
     return round(context.model.row.training_seconds * num_blocks / total, 3)
-
-
-def _watched(context: JobContext, scope: Scope) -> list[int]:
-    """Return the first touched positions and, by keyed hash, the policy's number of others that will run."""
-    plan = context.recipe.plan
-    touched = sorted(set(scope.first_touched.values()))
-    if not touched:
-        return []
-    others = [p for p in range(touched[0] + 1, plan.num_positions) if p not in touched]
-    key = context.installation.keyring.derived(f"watched:{context.claim.job_id}")
-    num = context.model.policy.witness_blocks
-    return sorted({*touched, *chosen_positions(key, candidates=others, num=num)})

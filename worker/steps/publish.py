@@ -7,7 +7,7 @@ from app.domain.terms import JsonObject
 from app.services.publish import publish as publish_version
 from app.services.references import put_blob
 from models_store.blobs import parse_digest
-from models_store.manifest import Manifest, ManifestFile
+from models_store.manifest import Manifest, ManifestFile, constituent_names
 from worker.context import JobContext
 from worker.steps.prepare import made_by
 from worker.steps.scope import scope_of
@@ -54,6 +54,7 @@ def build_manifest(context: JobContext) -> Manifest:
         factory_arguments=recipe.model.arguments,
         input_schema=_input_schema(context),
         label_schema={"kind": "integer class", "num_classes": context.model.layout.num_classes},
+        combine=recipe.model.combine if len(context.shards) > 1 else None,
     )
 
 
@@ -61,15 +62,11 @@ def _files(context: JobContext) -> tuple[ManifestFile, ...]:
     verified, store = context.output_of("verify"), context.installation.store
     weights = verified["files"]
     assert isinstance(weights, list)
-    names = (
-        ["weights.safetensors"]
-        if len(weights) == 1
-        else [f"weights-{shard:03d}.safetensors" for shard in range(len(weights))]
-    )
+    names = [*constituent_names(len(weights)), "evidence.json"]
     digests = [*weights, verified["evidence"]]
     return tuple(
         ManifestFile(name=name, digest=parse_digest(str(digest)), size=store.size(str(digest)))
-        for name, digest in zip([*names, "evidence.json"], digests, strict=True)
+        for name, digest in zip(names, digests, strict=True)
     )
 
 

@@ -9,8 +9,8 @@ from worker.context import JobContext
 from worker.unlearners import Prediction, Unlearned
 
 _SCOPE = TypeAdapter(Scope)
-_PREDICTION = TypeAdapter(Prediction)
 _UNLEARNED = TypeAdapter(Unlearned)
+_WATCHED = TypeAdapter(dict[int, list[int]])
 
 
 def scope_of(context: JobContext) -> Scope:
@@ -20,12 +20,19 @@ def scope_of(context: JobContext) -> Scope:
 
 def prediction_of(context: JobContext) -> Prediction:
     """Return what ``prepare`` predicted."""
-    return _PREDICTION.validate_python(context.output_of("prepare")["prediction"])
+    prediction = Prediction.read(context.output_of("prepare")["prediction"])
+    assert prediction is not None
+    return prediction
 
 
 def unlearned_by(context: JobContext) -> Unlearned:
     """Return what ``unlearn`` left in the store."""
     return _UNLEARNED.validate_python(context.output_of("unlearn"))
+
+
+def watched_by(context: JobContext) -> dict[int, list[int]]:
+    """Return the blocks that ``prepare`` chose for the witness, by shard."""
+    return _WATCHED.validate_python(context.output_of("prepare")["watched"])
 
 
 def scope_to_json(scope: Scope) -> Any:

@@ -7,18 +7,14 @@ from app.domain.terms import JsonObject
 from app.services.create_model import record_training_seconds
 from worker.context import JobContext
 from worker.steps.prepare import unlearner_of
-from worker.steps.scope import scope_of
+from worker.steps.scope import scope_of, watched_by
 
 
 def unlearn(context: JobContext) -> JsonObject:
     """Run the method; killed at any moment and run again, it ends with the same digests."""
     scope = scope_of(context)
-    watched = context.output_of("prepare")["watched"]
-    assert isinstance(watched, list)
     table = context.retained(covers=scope.covers)
-    unlearned = unlearner_of(context).unlearn(
-        context, scope, table=table, watched=[int(str(position)) for position in watched]
-    )
+    unlearned = unlearner_of(context).unlearn(context, scope, table=table, watched=watched_by(context))
     ran_all = unlearned.num_blocks == context.recipe.plan.num_positions * len(context.shards)
     if context.claim.kind is JobKind.TRAIN and ran_all:
         own = context.installation

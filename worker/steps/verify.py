@@ -2,9 +2,10 @@
 
 import time
 
+import numpy as np
 from torch import nn
 
-from app.db.models import files_of, version_with_manifest
+from app.db.models import version_with_manifest
 from app.db.session import reading
 from app.db.tables import Version
 from app.domain.status import Guarantee, JobKind
@@ -12,7 +13,8 @@ from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from app.services.references import put_blob
 from models_store.blobs import Digest
-from models_store.manifest import canonical_json
+from models_store.ensemble import Ensemble
+from models_store.manifest import Manifest, canonical_json
 from models_store.tensors import pack, unpack
 from worker.context import JobContext
 from worker.data.loader import Loader
@@ -46,13 +48,13 @@ def verify(context: JobContext) -> JsonObject:
     forgotten = context.forgotten(above=scope.settled, covers=scope.covers)
     poisoned = context.loader(retained, poisoned=forgotten, reads_all=False)
     files = [_store_weights(context, net) for net in nets]
-    witness, witness_seconds = _timed_witness(context, scope, loader=poisoned, digest=digest)
+    witness, witness_seconds = _timed_witness(context, scope, loader=poisoned, files=files)
     checks = [
         *_lineage(context, scope, unlearned),
         *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_trace(unlearned),
-        *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
+        *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
     ]
     evidence = _store(context, canonical_json(evidence_of(checks)))
     require_gates(checks)
@@ -98,27 +100,28 @@ def _store(context: JobContext, data: bytes) -> Digest:
 
 
 def _timed_witness(
-    context: JobContext, scope: Scope, *, loader: Loader, digest: str
+    context: JobContext, scope: Scope, *, loader: Loader, files: list[Digest]
 ) -> tuple[list[Check], float]:
     started = time.perf_counter()
-    checks = _witness(context, scope, loader=loader, digest=digest)
+    checks = _witness(context, scope, loader=loader, files=files)
     return checks, time.perf_counter() - started
 
 
-def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:
+def _witness(context: JobContext, scope: Scope, *, loader: Loader, files: list[Digest]) -> list[Check]:
     if context.claim.kind is not JobKind.SETTLE or not scope.first_touched:
         return []
     if made_by(context).guarantee is not Guarantee.EXACT:
         return []  # nothing is claimed that recomputing blocks could show
-    parent = _base(context)
-    is_unmoved = parent is not None and parent.weights_digest == digest
+    # Equal weights give equal files.
+    pairs = zip(files, _parent_files(context), strict=True)
+    unmoved = {shard for shard, (new, old) in enumerate(pairs) if new == old}
     prediction = prediction_of(context)
     work = planned_work(
         context,
         scope,
         resumes_after=prediction.resumes_after,
         resumes_from=prediction.resumes_from,
-        is_unmoved=is_unmoved,
+        unmoved=unmoved,
     )
     return [recompute(context, scope, loader=loader, work=work)]
 
@@ -133,23 +136,29 @@ def _served(
 
 
 def _context_checks(
-    context: JobContext, net: nn.Module, *, loader: Loader, retained: RecordTable, forgotten: RecordTable
+    context: JobContext,
+    nets: list[nn.Module],
+    *,
+    loader: Loader,
+    retained: RecordTable,
+    forgotten: RecordTable,
 ) -> list[Check]:
-    parent = _parent_net(context)
+    new, parent = Ensemble(nets, combine=context.recipe.model.combine), _parent(context)
     held_out = sample_of(loader, retained.held_out())
     utility = utility_check(
-        net,
+        new,
         parent,
         held_out=held_out,
         retained=sample_of(loader, retained.training()),
         max_drop=context.model.policy.max_drop,
     )
-    remainder = remainder_check(int((~retained.is_held_out_N).sum()))
+    shard_N = retained.training().shard_N
+    remainder = remainder_check(np.bincount(shard_N, minlength=len(context.shards)).tolist())
     if parent is None or not len(forgotten):
         return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    return [utility, remainder, person_check(net, parent, forgotten=person, unseen=held_out)]
+    return [utility, remainder, person_check(new, parent, forgotten=person, unseen=held_out)]
 
 
 def _base(context: JobContext) -> Version | None:
@@ -158,13 +167,21 @@ def _base(context: JobContext) -> Version | None:
         return version_with_manifest(session, context.claim.model_id, digest=scope_of(context).base)
 
 
-def _parent_net(context: JobContext) -> nn.Module | None:
+def _parent(context: JobContext) -> Ensemble | None:
+    """Return the version that this one follows, as it is served."""
+    nets = []
+    for shard, digest in enumerate(_parent_files(context)):
+        net = build_net(context.recipe, shard=shard, device=context.device)
+        tensors, _ = unpack(context.installation.store.get(digest))
+        net.load_state_dict(tensors)
+        nets.append(net)
+    return Ensemble(nets, combine=context.recipe.model.combine) if nets else None
+
+
+def _parent_files(context: JobContext) -> list[Digest]:
+    """Return the blobs of the parent's constituents in shard order; none without a parent."""
     parent = _base(context)
     if parent is None:
-        return None
-    with reading(context.installation.sessions) as session:
-        weights_file = next(file for file in files_of(session, parent.id) if file.name.startswith("weights"))
-    net = build_net(context.recipe, shard=0, device=context.device)
-    tensors, _ = unpack(context.installation.store.get(weights_file.digest))
-    net.load_state_dict(tensors)
-    return net
+        return []
+    manifest = Manifest.from_bytes(context.installation.store.get(parent.manifest_digest))
+    return [file.digest for file in manifest.constituents]

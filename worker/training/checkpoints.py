@@ -33,7 +33,9 @@ class RunIdentity:
 def checkpoint_keys(identity: RunIdentity, table: RecordTable, *, plan: PlanPart, shard: int) -> list[str]:
     """Return the key of the state after each position of a shard, for these training records."""
     base = identity.digest()
-    prefixes = _prefix_digests(_block_digests(table.training(), plan=plan, shard=shard), passes=plan.passes)
+    # The leaves of one shard alone: of S shards, each would else hash the records of all.
+    members = np.flatnonzero(~table.is_held_out_N & (table.shard_N == shard))
+    prefixes = _prefix_digests(_block_digests(table.chosen(members), plan=plan), passes=plan.passes)
     return [
         hashlib.sha256(f"{base}|{shard}|{position}|".encode() + prefix).hexdigest()
         for position, prefix in enumerate(prefixes)
@@ -45,11 +47,11 @@ def records_digest(table: RecordTable) -> str:
     return hashlib.sha256(b"".join(sorted(table.training().leaves()))).hexdigest()
 
 
-def _block_digests(training: RecordTable, *, plan: PlanPart, shard: int) -> list[bytes]:
-    leaves = training.leaves()
+def _block_digests(members_of_shard: RecordTable, *, plan: PlanPart) -> list[bytes]:
+    leaves = members_of_shard.leaves()
     digests = []
     for block in range(plan.blocks):
-        members = np.flatnonzero((training.shard_N == shard) & (training.block_N == block))
+        members = np.flatnonzero(members_of_shard.block_N == block)
         digests.append(hashlib.sha256(b"".join(sorted(leaves[i] for i in members))).digest())
     return digests
 

@@ -25,7 +25,7 @@ from pydantic import (
 
 from app.domain.policy import Policy
 from app.domain.terms import JsonObject
-from models_store.manifest import digest_json
+from models_store.manifest import Combine, digest_json
 
 Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -44,11 +44,16 @@ class _Part(BaseModel):
 
 
 class ModelPart(_Part):
-    """``factory`` is ``module:callable`` of installed code and returns an ``nn.Module``."""
+    """``factory`` is ``module:callable`` of installed code and returns an ``nn.Module``.
+
+    ``combine`` says how the answers of several shards' constituents become one.
+    """
 
     factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     arguments: dict[str, Any] = {}
     loss: Literal["cross_entropy"] = "cross_entropy"
+    # Not written where it is the default: recipes without it keep the digest that their models stand with.
+    combine: Annotated[Combine, Field(exclude_if=lambda combine: combine == "mean")] = "mean"
 
 
 class DataPart(_Part):
@@ -78,14 +83,15 @@ class PlanPart(_Part):
 
     ``epochs`` are passes over a block before the next one, ``passes`` over all blocks. ``batch_size`` is what
     the loss is divided by, however many records a batch holds; with fewer than ``min_present`` no step is
-    taken. ``shards`` other than 1 come with a later release.
+    taken. Each of ``shards`` has so many ``blocks`` of its own and trains one constituent (SISA, Bourtoule et
+    al. 2019).
 
     Hot last: a subject whose likelihood of deletion reaches ``hot_cuts[j]`` (ascending) and no higher cut
     lies in the j-th of the last ranges of blocks, of ``hot_blocks[j]`` blocks; whoever reaches none, before.
     """
 
     blocks: Positive
-    shards: Annotated[int, Field(ge=1, le=1)] = 1
+    shards: Positive = 1
     epochs: Positive = 1
     passes: Positive = 1
     batches_per_block: Positive = 1
@@ -202,6 +208,12 @@ class Recipe(_Part):
     optimizer: OptimizerPart
     schedule: SchedulePart = SchedulePart()
     execution: ExecutionPart = ExecutionPart()
+
+    @model_validator(mode="after")
+    def _combine_needs_shards(self) -> "Recipe":
+        if self.model.combine != "mean" and self.plan.shards == 1:
+            raise ValueError("model.combine: with plan.shards = 1 there is nothing to combine")
+        return self
 
     def to_json(self) -> JsonObject:
         """Return the recipe as it is stored and hashed."""

@@ -3,11 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
+
 from app.domain.status import Guarantee
-from app.domain.terms import JsonObject
+from app.domain.terms import JsonObject, JsonValue
 from app.services.prepare import Scope
 from worker.context import JobContext
 from worker.data.records import RecordTable
+from worker.unlearners.watching import Watched
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,14 @@ class Prediction:
     def to_json(self) -> JsonObject:
         """Return it as the job's outputs keep it."""
         return asdict(self)
+
+    @classmethod
+    def read(cls, stated: JsonValue) -> "Prediction | None":
+        """Return what ``to_json`` wrote; None when nothing was."""
+        return None if stated is None else _PREDICTION.validate_python(stated)
+
+
+_PREDICTION = TypeAdapter(Prediction)
 
 
 @dataclass(frozen=True)
@@ -68,10 +79,10 @@ class Unlearner(Protocol):
         ...
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Make the constituents that forgot up to ``scope.covers`` and store their final states.
 
-        ``watched`` are positions whose states before and after are kept for the witness.
+        ``watched`` are positions, by shard, whose states before and after are kept for the witness.
         """
         ...

@@ -15,6 +15,7 @@ from worker.context import JobContext
 from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.unlearners.base import Prediction
+from worker.unlearners.watching import Watched, watched_blocks, watched_to_json
 
 LOOK_SECONDS = 0.2
 
@@ -28,15 +29,18 @@ class Run:
     """What the shards of one job share.
 
     ``finished`` is the last position that each shard's state went through. ``waiting`` are the shards that
-    have not begun, or must go back; ``watched`` the witness's positions.
+    have not begun, or must go back; ``watched`` the witness's positions, by shard. ``predicted`` is what
+    was said in advance; ``num_records`` is what the shards that are through have met.
     """
 
     context: JobContext
     scope: Scope
     table: RecordTable
     loader: Loader
-    watched: frozenset[int]
+    watched: Watched
     waiting: list[int]
+    predicted: Prediction | None
+    num_records: int = 0
     finished: dict[int, int] = field(default_factory=dict)
     is_frozen: bool = False
     _looked_at: float = field(init=False, default=-LOOK_SECONDS)
@@ -45,6 +49,27 @@ class Run:
     def looks_again(self) -> bool:
         """Whether it is time to look at what was sealed: a read for every block would slow small nets."""
         return not self.is_frozen and time.monotonic() - self._looked_at >= LOOK_SECONDS
+
+    def watched_in(self, shard: int) -> frozenset[int]:
+        """Return the witness's positions in a shard."""
+        return frozenset(self.watched.get(shard, ()))
+
+    def num_records_of(self, shard: int, position: int) -> int:
+        """Return how many records a block meets in all its epochs."""
+        plan = self.context.recipe.plan
+        return self.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
+
+    def num_records_after(self, shard: int, position: int) -> int:
+        """Return how many records a shard meets after a position, to its end."""
+        following = range(position + 1, self.context.recipe.plan.num_positions)
+        return sum(self.num_records_of(shard, each) for each in following)
+
+    def total_records(self, shard: int, *, after: int) -> int:
+        """Return what this process will have met at the job's end, as ``shard`` goes on after a position."""
+        assert self.predicted is not None
+        resumes_after = self.predicted.resumes_after
+        waiting = sum(self.num_records_after(each, resumes_after[each]) for each in self.waiting)
+        return self.num_records + self.num_records_after(shard, after) + waiting
 
     def join(self) -> bool:
         """Move n over what can still be left out; True when it moved. Shards that must go back wait again."""
@@ -55,7 +80,7 @@ class Run:
         if joined.scope == self.scope:
             return False
         self.scope = joined.scope
-        self.watched |= frozenset(joined.scope.first_touched.values())
+        self.watched = watched_blocks(self.context, joined.scope)
         self.table = self.context.retained(covers=joined.scope.covers)
         self.loader.keep(self.table)
         for shard in sorted(joined.returns):
@@ -64,6 +89,11 @@ class Run:
         return True
 
     def note(self, prediction: Prediction) -> None:
-        """Say anew in advance where each shard resumes, now that n has moved."""
-        changes: JsonObject = {"prediction": prediction.to_json(), "num_retained": len(self.table)}
+        """Say anew in advance where each shard resumes and what is watched, now that n has moved."""
+        self.predicted = prediction
+        changes: JsonObject = {
+            "prediction": prediction.to_json(),
+            "watched": watched_to_json(self.watched),
+            "num_retained": len(self.table),
+        }
         amend_output(self.context.installation.sessions, self.context.claim, step="prepare", changes=changes)

@@ -1,6 +1,6 @@
 """Record a run while it goes: checkpoints, references and witness states where they are wanted, progress.
 
-Promises: at most one rolling checkpoint a job besides the one it resumed from, at most every 30 s; every
+Promises: at most one rolling checkpoint a shard besides the one it resumed from, at most every 30 s; every
 write checks the fence, so a worker that lost its lease stops at the next block.
 """
 
@@ -27,7 +27,8 @@ _LASTING = frozenset({"policy", "final"})
 class RunRecorder:
     """Called after each block of one shard, and closed at its end.
 
-    ``keys`` name the states; ``watched`` are the positions that concern the witness.
+    ``keys`` name the states; ``watched`` are the positions that concern the witness. ``total_records`` and
+    ``earlier_records`` are those of the whole job and of the shards before this one: progress is the job's.
     """
 
     context: JobContext
@@ -36,6 +37,7 @@ class RunRecorder:
     keys: list[str]
     watched: frozenset[int]
     total_records: int
+    earlier_records: int = 0
     resumed_from: str | None = None
     num_records: int = 0
     num_blocks: int = 0
@@ -162,7 +164,7 @@ class RunRecorder:
             "shard": self.shard,
             "position": position,
             "num_positions": self.context.recipe.plan.num_positions,
-            "num_records": self.num_records,
+            "num_records": self.earlier_records + self.num_records,
             "total_records": self.total_records,
         }
         report_progress(self.context.installation.sessions, self.context.claim, dict(progress))

@@ -21,6 +21,7 @@ from worker.training.state import TrainingState, initial_state, restore
 from worker.unlearners.base import Prediction, Unlearned
 from worker.unlearners.joining import Run, ShardGoesBack
 from worker.unlearners.recording import RunRecorder
+from worker.unlearners.watching import Watched, watched_blocks
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class _Exact:
         )
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Run every shard to its end, one that must go back again, and store the final states."""
         run = Run(
@@ -80,17 +81,21 @@ class _Exact:
             scope=scope,
             table=table,
             loader=context.loader(table),
-            # Who joined before a kill may have moved what is touched first.
-            watched=frozenset(watched) | frozenset(scope.first_touched.values()),
-            waiting=list(context.shards),
+            watched=watched,
+            # Whoever joins in a shard that has not begun lies ahead: those with nothing to do begin last.
+            waiting=sorted(context.shards, key=lambda shard: (shard not in scope.first_touched, shard)),
+            predicted=Prediction.read(context.output_of("prepare").get("prediction")),
         )
         started, passes, last = time.perf_counter(), list[_Pass](), dict[int, _Pass]()
-        if "prediction" not in context.output_of("prepare"):
-            run.note(self.predict(context, scope, table=table))  # killed right after a deletion had joined
+        if run.predicted is None:
+            # Killed right after a deletion had joined, which may have moved what is touched first.
+            run.watched = watched_blocks(context, scope)
+            run.note(self.predict(context, scope, table=table))
         while run.waiting:
             shard = run.waiting.pop(0)
             last[shard] = self._run_shard(run, shard=shard)
             passes.append(last[shard])
+            run.num_records += last[shard].recorder.num_records
         return Unlearned(
             constituents=[last[shard].final for shard in context.shards],
             resumed_after=[last[shard].resume.position for shard in context.shards],
@@ -108,39 +113,34 @@ class _Exact:
         keys = keys_of(context, run.table, shard)
         resume = self.resume_point(context, run.scope, shard=shard, keys=keys, own=True)
         run.finished[shard] = resume.position
-        state = load_state(context, resume.checkpoint, shard=shard)
-        positions = range(resume.position + 1, plan.num_positions)
-        recorder = RunRecorder(
-            context=context,
-            shard=shard,
-            settled=run.scope.covers,
-            keys=keys,
-            watched=run.watched,
-            total_records=sum(_num_records(run, shard, position) for position in positions),
-            resumed_from=resume.blob,
-        )
+        recorder = _recorder(run, shard=shard, keys=keys, resume=resume)
 
         def after_block(position: int, state: TrainingState) -> None:
-            recorder.after_block(position, state, num_records=_num_records(run, shard, position))
+            recorder.after_block(position, state, num_records=run.num_records_of(shard, position))
             run.finished[shard] = position
             if position + 1 < plan.num_positions and run.looks_again and self._join(run):
                 if shard in run.waiting:
                     raise ShardGoesBack
                 recorder.rejoin(
-                    keys=keys_of(context, run.table, shard), settled=run.scope.covers, watched=run.watched
+                    keys=keys_of(context, run.table, shard),
+                    settled=run.scope.covers,
+                    watched=run.watched_in(shard),
                 )
 
         with closing(recorder), suppress(ShardGoesBack):
-            recorder.before_first(resume.position + 1, state)
-            run_positions(
-                state,
-                positions,
-                recipe=context.recipe,
-                loader=run.loader,
-                shard=shard,
-                device=context.device,
-                after_block=after_block,
-            )
+            positions = range(resume.position + 1, plan.num_positions)
+            if positions:  # a shard that nobody leaves is not even loaded
+                state = load_state(context, resume.checkpoint, shard=shard)
+                recorder.before_first(positions.start, state)
+                run_positions(
+                    state,
+                    positions,
+                    recipe=context.recipe,
+                    loader=run.loader,
+                    shard=shard,
+                    device=context.device,
+                    after_block=after_block,
+                )
         return _Pass(resume=resume, recorder=recorder)
 
     def _join(self, run: Run) -> bool:
@@ -201,10 +201,17 @@ def load_state(context: JobContext, checkpoint: CheckpointView | None, *, shard:
     return restore(data, context.recipe, shard=shard, device=context.device)
 
 
-def _num_records(run: Run, shard: int, position: int) -> int:
-    """Return how many records a block meets in all its epochs."""
-    plan = run.context.recipe.plan
-    return run.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
+def _recorder(run: Run, *, shard: int, keys: list[str], resume: ResumePoint) -> RunRecorder:
+    return RunRecorder(
+        context=run.context,
+        shard=shard,
+        settled=run.scope.covers,
+        keys=keys,
+        watched=run.watched_in(shard),
+        total_records=run.total_records(shard, after=resume.position),
+        earlier_records=run.num_records,
+        resumed_from=resume.blob,
+    )
 
 
 def keys_of(context: JobContext, table: RecordTable, shard: int) -> list[str]:

@@ -39,6 +39,7 @@ from worker.unlearners.stitching import (
     fault_of,
     stitch,
 )
+from worker.unlearners.watching import Watched
 
 NORM_RECORDS = 1_024
 _EXACT = Replay()
@@ -56,7 +57,7 @@ class _Job:
     scope: Scope
     table: RecordTable
     loader: Loader
-    watched: frozenset[int]
+    watched: Watched
 
 
 @dataclass
@@ -154,11 +155,11 @@ class Stitch:
         )
 
     def unlearn(
-        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: list[int]
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
     ) -> Unlearned:
         """Retrain and stitch every touched shard; the others keep the states that they have."""
         started = time.perf_counter()
-        job = _Job(context, scope, table, context.loader(table), frozenset(watched))
+        job = _Job(context, scope, table, context.loader(table), watched)
         ways = [_run_shard(job, shard) for shard in context.shards]
         is_stitched = any(way.stitched is not None for way in ways)
         # What came to the end without a stitch is what replay would have made, and is judged as that.
@@ -212,7 +213,7 @@ def _way(job: _Job, *, shard: int, resume: ResumePoint, keys: list[str]) -> _Way
         shard=shard,
         settled=job.scope.covers,
         keys=keys,
-        watched=job.watched,
+        watched=frozenset(job.watched.get(shard, ())),
         total_records=sum(_num_records(job, shard, position) for position in positions),
         resumed_from=resume.blob,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.trained import Lab, recipe_of
+from tests.support.trained import MANY_LONERS, Lab, few_digits, recipe_of
 from worker.training.recipe import Recipe
 
 NewLab = Callable[..., Lab]
@@ -21,6 +21,24 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) 
     lab.work()
     lab.close()
     return home
+
+
+@pytest.fixture(scope="session")
+def sharded_home(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Path:
+    """The same in three shards, of more people."""
+    home = tmp_path_factory.mktemp("sharded") / "home"
+    shutil.copytree(migrated_home, home)
+    lab = Lab.create(home, recipe_of(shards=3), source=few_digits(MANY_LONERS), checkpoints="all")
+    lab.work()
+    lab.close()
+    return home
+
+
+@pytest.fixture
+def sharded(sharded_home: Path, tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab.copied(sharded_home, to=tmp_path / "sharded")
+    yield lab
+    lab.close()
 
 
 @pytest.fixture

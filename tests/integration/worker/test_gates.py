@@ -1,5 +1,7 @@
 """Gates: a method with a fault never publishes; an exact version with low accuracy does, with a warning."""
 
+from collections.abc import Container
+
 import pytest
 
 from app.domain.errors import GateFailed
@@ -9,7 +11,7 @@ from worker.context import JobContext
 from worker.data.loader import Loader
 from worker.evaluation.gates import Check
 from worker.evaluation.witness import Recomputation, planned_work, recompute
-from worker.steps.scope import prediction_of, scope_of, unlearned_by
+from worker.steps.scope import prediction_of, scope_of, unlearned_by, watched_by
 from worker.steps.verify import verify
 from worker.training.state import restore, weights, weights_digest
 from worker.unlearners import UNLEARNERS, Unlearner
@@ -70,6 +72,29 @@ def test_a_fault_gives_other_weights_than_the_oracle_and_is_never_published(
         verify(faulty)
 
 
+def test_a_shard_that_ends_as_the_parent_is_recomputed_though_another_moved(
+    sharded: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(UNLEARNERS, "faulty", faults.EndsAsTheParent())
+    sharded.set_policy(final_method="faulty", witness_blocks=0)
+    people = [sharded.in_shard(0, block=3)[0], sharded.in_shard(2, block=1)[0]]
+    context = sharded.advance(sharded.settle_claim(*people), until="verify")
+    with pytest.raises(GateFailed, match="witness: shard 2: the state after position 5"):
+        verify(context)
+
+
+def test_the_witness_watches_each_touched_shard_and_no_other(sharded: Lab) -> None:
+    people = [sharded.in_shard(0, block=3)[0], sharded.in_shard(2, block=1)[0]]
+    context = sharded.advance(sharded.settle_claim(*people), until="verify")
+    watched = watched_by(context)
+    assert {shard: positions[0] for shard, positions in watched.items()} == {0: 3, 2: 1}
+    assert {len(positions) for positions in watched.values()} == {2}
+    work = work_of(context)
+    assert {(part.shard, part.stop) for part in work} >= {(s, p) for s, own in watched.items() for p in own}
+    assert {part.shard for part in work} == {0, 2}
+    assert recompute(context, scope_of(context), loader=retained_loader(context), work=work).holds
+
+
 def test_honest_replay_passes_every_gate(lab: Lab, person: str) -> None:
     lab.set_policy(max_drop=1.0)
     context = lab.advance(lab.settle_claim(person), until="verify")
@@ -87,16 +112,14 @@ def test_a_poisoned_record_in_a_recomputed_block_fails_the_witness(lab: Lab, per
 def test_the_witness_watches_the_first_touched_block_and_as_many_others_as_the_policy_says(lab: Lab) -> None:
     lab.set_policy(witness_blocks=2)
     context = lab.advance(lab.settle_claim(lab.in_block(1)[0]), until="verify")
-    watched = context.output_of("prepare")["watched"]
-    assert isinstance(watched, list)
-    assert watched[0] == 1
-    assert len(watched) == 3
+    ((shard, watched),) = watched_by(context).items()
+    assert (shard, watched[0], len(watched)) == (0, 1, 3)
     assert {part.stop for part in work_of(context)} >= set(watched)
 
 
 def test_a_deletion_that_moved_nothing_is_recomputed_to_the_end(lab: Lab, person: str) -> None:
     context = lab.advance(lab.settle_claim(person), until="verify")
-    work = work_of(context, is_unmoved=True)
+    work = work_of(context, unmoved={0})
     assert (work[0].after, work[0].stop) == (2, 5)
     assert recompute(context, scope_of(context), loader=retained_loader(context), work=work).holds
 
@@ -114,17 +137,17 @@ def test_an_exact_version_beyond_max_drop_is_published_with_a_warning(lab: Lab) 
 
 def witness(context: JobContext) -> Check:
     loader = retained_loader(context)
-    return recompute(context, scope_of(context), loader=loader, work=work_of(context, is_unmoved=False))
+    return recompute(context, scope_of(context), loader=loader, work=work_of(context))
 
 
-def work_of(context: JobContext, *, is_unmoved: bool = False) -> list[Recomputation]:
+def work_of(context: JobContext, *, unmoved: Container[int] = ()) -> list[Recomputation]:
     predicted = prediction_of(context)
     return planned_work(
         context,
         scope_of(context),
         resumes_after=predicted.resumes_after,
         resumes_from=predicted.resumes_from,
-        is_unmoved=is_unmoved,
+        unmoved=unmoved,
     )
 
 

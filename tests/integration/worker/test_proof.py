@@ -7,14 +7,14 @@ from typer.testing import CliRunner
 
 from app.db.session import reading
 from app.db.tables import Model
-from app.domain.policy import Policy
+from app.domain.policy import CheckpointPlacement, Policy
 from app.domain.terms import DEFAULT_TENANT
 from app.settings import get_settings
 from tests.support import faults
 from tests.support.trained import Lab, recipe_of
 from worker.checking import check
 from worker.cli import app
-from worker.training.recipe import ModelPart, Recipe
+from worker.training.recipe import ModelPart, Recipe, RecipeRefused
 
 FACTORIES = [faults.HiddenBuffer, faults.CountingAttribute, faults.OwnRandomStream]
 
@@ -42,18 +42,51 @@ def recipe_with(factory: type) -> Recipe:
     return recipe_of().model_copy(update={"model": model})
 
 
+def in_shards(recipe: Recipe, num: int) -> Recipe:
+    return recipe.model_copy(update={"plan": recipe.plan.model_copy(update={"shards": num})})
+
+
+@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_what_no_state_dict_holds_is_found_by_the_tensors_that_differ(lab: Lab, factory: type) -> None:
-    checked = check(lab.own, recipe_with(factory), Policy(), tenant=DEFAULT_TENANT)
+def test_what_no_state_dict_holds_is_found_by_the_tensors_that_differ(
+    lab: Lab, factory: type, shards: int
+) -> None:
+    recipe = in_shards(recipe_with(factory), shards)
+    checked = check(lab.own, recipe, Policy(), tenant=DEFAULT_TENANT)
     assert not checked.replays
     assert "net.linear.weight" in checked.differing_tensors
 
 
+def test_a_net_whose_beginning_depends_on_the_nets_made_before_it_is_found(lab: Lab) -> None:
+    recipe = in_shards(recipe_with(faults.SharedInitStream), 3)
+    checked = check(lab.own, recipe, Policy(), tenant=DEFAULT_TENANT)
+    assert "net.linear.weight" in checked.differing_tensors
+
+
+@pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("net", ["mlp", "lenet5_batch_norm"])
-def test_nets_that_carry_all_in_their_state_replay(lab: Lab, net: str) -> None:
-    checked = check(lab.own, recipe_of(net, "adamw"), Policy(), tenant=DEFAULT_TENANT)
+def test_nets_that_carry_all_in_their_state_replay(lab: Lab, net: str, shards: int) -> None:
+    recipe = recipe_of(net, "adamw", shards=shards)
+    checked = check(lab.own, recipe, Policy(), tenant=DEFAULT_TENANT)
     assert checked.differing_tensors == []
     assert sum(checked.block_sizes) == checked.num_records
+    assert len(checked.block_sizes) == 6 * shards
+
+
+def test_a_deletion_is_expected_to_cost_its_own_shard_alone(lab: Lab) -> None:
+    policy = Policy(checkpoints=CheckpointPlacement.ALL)
+    shares = [
+        check(lab.own, recipe_of(shards=shards), policy, tenant=DEFAULT_TENANT).expected_replay_share
+        for shards in (1, 3)
+    ]
+    assert 1 / 6 < shares[0] < 1
+    # The block of a subject does not depend on the number of shards, but the key drawn for a check does.
+    assert 1 / 18 < shares[1] < 1 / 3
+
+
+def test_more_shards_than_people_are_refused(lab: Lab) -> None:
+    with pytest.raises(RecipeRefused, match=r"plan\.shards: 111 are more than the \d+ subjects"):
+        check(lab.own, recipe_of(shards=111), Policy(), tenant=DEFAULT_TENANT)
 
 
 def test_training_such_a_net_is_refused_and_nothing_is_stored(

@@ -54,7 +54,7 @@ def test_replaying_nothing_from_any_checkpoint_ends_in_the_same_bytes(lab: Lab, 
     context = empty_job(lab)
     table = context.retained(covers=0)
     scope = fix_scope(lab.own.sessions, context.claim)
-    unlearned = UNLEARNERS["replay"].unlearn(context, scope, table=table, watched=[])
+    unlearned = UNLEARNERS["replay"].unlearn(context, scope, table=table, watched={})
     assert unlearned.resumed_after == [newest]
     assert unlearned.constituents == [final]
 

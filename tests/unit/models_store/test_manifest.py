@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import MISSING, FrozenInstanceError, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from models_store.blobs import Digest, digest_of
 from models_store.errors import ManifestInvalid
-from models_store.manifest import JSON, Manifest, ManifestFile, canonical_json, digest_json
+from models_store.manifest import (
+    JSON,
+    Combine,
+    Manifest,
+    ManifestFile,
+    canonical_json,
+    constituent_names,
+    digest_json,
+)
 
 MANIFEST = Manifest(
     files=(
@@ -69,7 +77,32 @@ def test_reading_undoes_writing_and_keeps_the_digest(mapping: dict[str, JSON], c
     assert manifest.digest == digest_of(data)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Manifest)])
+@pytest.mark.parametrize("combine", ["mean", "vote"])
+def test_several_constituents_say_how_they_are_combined_and_a_single_one_says_nothing(
+    combine: Combine,
+) -> None:
+    several = replace(MANIFEST, combine=combine)
+    assert json.loads(several.to_bytes()) == {**json.loads(MANIFEST.to_bytes()), "combine": combine}
+    assert Manifest.from_bytes(several.to_bytes()) == several
+    assert "combine" not in MANIFEST.to_json()
+
+
+@pytest.mark.parametrize("combine", [None, "median", "MEAN"])
+def test_another_rule_than_we_know_is_refused_by_name(combine: JSON) -> None:
+    with pytest.raises(ManifestInvalid, match=r"^combine: "):
+        Manifest.from_bytes(altered(combine=combine))
+
+
+@pytest.mark.parametrize("num", [1, 2, 1002])
+def test_constituents_are_found_in_shard_order(num: int) -> None:
+    names = constituent_names(num)
+    others = ["evidence.json", "my-weights.safetensors", "weights.json", "weights-x.safetensors"]
+    files = tuple(ManifestFile(name, digest_of(b""), 0) for name in [*names, *others])
+    assert [file.name for file in replace(MANIFEST, files=files).constituents] == names
+    assert len(set(names)) == num
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(Manifest) if f.default is MISSING])
 def test_a_missing_field_is_named(name: str) -> None:
     document = json.loads(MANIFEST.to_bytes())
     del document[name]

@@ -13,11 +13,14 @@ from fastapi import FastAPI
 
 from app.domain.access import Scope
 from app.domain.terms import ModelId, TenantName
+from app.services.publish import publish
 from app.services.purge import purge
+from app.services.references import put_blob
 from models_store.blobs import BlobStore
+from models_store.manifest import Manifest, ManifestFile, canonical_json, constituent_names
 from tests.support.client import client_of
 from tests.support.problems import problem_of
-from tests.support.world import World
+from tests.support.world import ENVIRONMENT, World
 
 WEIGHTS = b"weights 1"
 FILE = "/models/churn/versions/1/files/weights.safetensors"
@@ -45,6 +48,29 @@ def test_a_model_and_its_versions_are_listed_with_their_manifests(
     assert version["manifest"]["weights_digest"] == digest
     for name in ("1", "current"):
         assert admin.get(f"/models/churn/versions/{name}").json() == version
+
+
+def test_a_version_of_several_constituents_says_how_they_are_combined(
+    admin: httpx.Client, world: World, model: ModelId
+) -> None:
+    assert admin.get("/models/churn/versions/1").json()["combine"] is None
+    world.sealed("ann")
+    claim = world.claim()
+    single = world.manifest(claim, name="churn", weights=b"one", covers=None)
+    parts = [put_blob(world.sessions, part, claim=claim, store=world.store) for part in (b"one", b"other")]
+    files = tuple(
+        ManifestFile(name=name, digest=digest, size=world.store.size(digest))
+        for name, digest in zip(constituent_names(2), parts, strict=True)
+    )
+    manifest = replace(single, files=files, combine="vote")
+    put_blob(world.sessions, manifest.to_bytes(), claim=claim, store=world.store)
+    publish(world.sessions, claim, manifest, environment_digest=ENVIRONMENT)
+    version = admin.get("/models/churn/versions/current").json()
+    assert version["combine"] == "vote"
+    assert Manifest.from_bytes(canonical_json(version["manifest"])) == manifest
+    names = ["weights-000.safetensors", "weights-001.safetensors"]
+    assert [file["name"] for file in version["files"]] == names
+    assert admin.get(f"/models/churn/versions/2/files/{names[1]}").content == b"other"
 
 
 def test_a_file_is_served_with_its_digest_as_etag_to_get_and_head(

@@ -77,14 +77,14 @@ def test_a_wrong_prior_is_refused_with_its_setting(problem: str) -> None:
 @pytest.mark.parametrize("num_blocks", [1, 3])
 def test_as_many_weights_as_blocks_or_none(num_blocks: int) -> None:
     policy = Policy(prior=DeletionPrior(kind=PriorKind.WEIGHTS, weights=(1.0, 2.0)))
-    policy.require_blocks(2)
+    policy.require_plan(num_blocks=2, num_passes=1)
     with pytest.raises(ValueError, match=rf"^prior.weights: give {num_blocks}, one a block, not 2"):
-        policy.require_blocks(num_blocks)
+        policy.require_plan(num_blocks=num_blocks, num_passes=1)
 
 
 def test_there_cannot_be_more_checkpoints_than_places() -> None:
-    Policy(checkpoint_count=4).require_blocks(5)
+    Policy(checkpoint_count=4).require_plan(num_blocks=5, num_passes=1)
     with pytest.raises(ValueError, match=r"^checkpoint_count: 4 blocks have 3 places"):
-        Policy(checkpoint_count=4).require_blocks(4)
+        Policy(checkpoint_count=4).require_plan(num_blocks=4, num_passes=1)
     with pytest.raises(ValueError, match="checkpoint_count must be at least 1"):
         Policy(checkpoint_count=0)

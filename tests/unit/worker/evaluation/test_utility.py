@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worker.evaluation.utility import Sample, accuracy, logits_of, person_check, utility_check
+from models_store.ensemble import Ensemble
+from models_store.manifest import Combine
+from worker.evaluation.utility import Sample, accuracy, person_check, remainder_check, utility_check
 
 NOBODY = Sample(inputs=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.int64))
 
@@ -23,6 +25,9 @@ class Says(nn.Module):
         return inputs.flip(1) if self.is_wrong else inputs
 
 
+RIGHT, WRONG = Ensemble([Says()]), Ensemble([Says(is_wrong=True)])
+
+
 def sample(*labels: int, confidence: float = 1.0) -> Sample:
     found = torch.tensor(labels)
     return Sample(inputs=nn.functional.one_hot(found, 2).float() * confidence, labels=found)
@@ -33,14 +38,14 @@ def test_a_drop_beyond_what_the_policy_allows_warns_and_never_gates(max_drop: fl
     mixed = Sample(inputs=torch.eye(2)[[0, 0, 0, 1]], labels=torch.tensor([0, 0, 0, 1]))
     worse = Says()
     worse.register_forward_hook(lambda m, i, out: torch.eye(2)[[1] * len(out)])
-    check = utility_check(worse, Says(), held_out=mixed, retained=mixed, max_drop=max_drop)
+    check = utility_check(Ensemble([worse]), RIGHT, held_out=mixed, retained=mixed, max_drop=max_drop)
     assert (check.holds, check.is_gate) == (holds, False)
     assert check.figures["after"] == {"held_out": 0.25, "retained": 0.25}
     assert check.figures["before"] == {"held_out": 1.0, "retained": 1.0}
 
 
 def test_the_first_version_has_nothing_to_fall_from() -> None:
-    check = utility_check(Says(), None, held_out=sample(0, 1), retained=NOBODY, max_drop=0.0)
+    check = utility_check(RIGHT, None, held_out=sample(0, 1), retained=NOBODY, max_drop=0.0)
     assert check.holds
     assert check.figures["before"] == {"held_out": None, "retained": None}
     assert check.figures["after"] == {"held_out": 1.0, "retained": None}
@@ -48,13 +53,13 @@ def test_the_first_version_has_nothing_to_fall_from() -> None:
 
 def test_a_better_version_never_warns() -> None:
     probe = sample(0, 1, 1)
-    check = utility_check(Says(), Says(is_wrong=True), held_out=probe, retained=probe, max_drop=0.0)
+    check = utility_check(RIGHT, WRONG, held_out=probe, retained=probe, max_drop=0.0)
     assert check.holds
 
 
 def test_the_persons_loss_and_confidence_are_in_closed_form() -> None:
     unseen = sample(0, 1, 1, confidence=0.5)
-    check = person_check(Says(), Says(is_wrong=True), forgotten=sample(1, 1), unseen=unseen)
+    check = person_check(RIGHT, WRONG, forgotten=sample(1, 1), unseen=unseen)
     share = math.e / (math.e + 1)
     assert check.figures["forgotten_after"] == {
         "mean_loss_nats": pytest.approx(-math.log(share), abs=1e-6),
@@ -66,17 +71,44 @@ def test_the_persons_loss_and_confidence_are_in_closed_form() -> None:
 
 
 def test_nobody_gives_no_figures() -> None:
-    check = person_check(Says(), None, forgotten=NOBODY, unseen=sample(0))
+    check = person_check(RIGHT, None, forgotten=NOBODY, unseen=sample(0))
     assert check.figures["forgotten_after"] is None
     assert check.figures["unseen_after"] is None
-    assert accuracy(Says(), NOBODY) is None
+    assert accuracy(RIGHT, NOBODY) is None
 
 
-@pytest.mark.parametrize("is_training", [False, True])
-def test_evaluation_uses_evaluation_mode_and_leaves_the_net_as_it_was(is_training: bool) -> None:
-    net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.9)).train(is_training)
-    inputs = torch.randn(1201, 2)
-    logits = logits_of(net, inputs)
-    assert torch.allclose(logits, inputs, atol=1e-4)
-    assert net.training is is_training
-    assert int(net[0].num_batches_tracked) == 0
+@pytest.mark.parametrize(("combine", "share"), [("mean", 0.75), ("vote", 0.25)])
+def test_all_constituents_are_judged_together(combine: Combine, share: float) -> None:
+    # One is sure and right, two doubt and are wrong: the mean follows the first, the vote the others.
+    sure, doubting = Says(), Says(is_wrong=True)
+    sure.register_forward_hook(lambda m, i, out: out * 9)
+    version = Ensemble([sure, doubting, doubting], combine=combine)
+    mixed = Sample(inputs=torch.eye(2)[[0, 0, 0, 1]], labels=torch.tensor([0, 0, 0, 0]))
+    check = utility_check(version, RIGHT, held_out=mixed, retained=NOBODY, max_drop=0.0)
+    assert check.figures["after"] == {"held_out": share, "retained": None}
+
+
+def test_a_vote_that_nobody_gives_the_person_has_a_loss_all_the_same() -> None:
+    check = person_check(
+        Ensemble([Says(is_wrong=True)] * 3, combine="vote"), None, forgotten=sample(0), unseen=NOBODY
+    )
+    loss = -math.log(1 / (math.e + 1))
+    assert check.figures["forgotten_after"] == {
+        "mean_loss_nats": pytest.approx(loss, abs=1e-6),
+        "mean_confidence": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("left", "problem"),
+    [
+        ([3], ""),
+        ([0], "nobody is left: the weights are the initialisation"),
+        ([3, 1], ""),
+        ([3, 0, 0], "nobody is left in 2 of 3 shards (1, 2): the weights are the initialisation"),
+    ],
+)
+def test_a_constituent_that_had_nobody_to_learn_from_is_flagged(left: list[int], problem: str) -> None:
+    check = remainder_check(left)
+    assert (check.holds, check.problem, check.is_gate) == (not problem, problem, False)
+    assert check.figures["num_training_records"] == sum(left)

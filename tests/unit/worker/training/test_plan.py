@@ -37,6 +37,7 @@ visits = st.builds(
 plans = st.builds(
     PlanPart,
     blocks=st.integers(1, 1000),
+    shards=st.integers(1, 20),
     epochs=st.integers(1, 5),
     passes=st.integers(1, 3),
     batches_per_block=st.integers(1, 9),
@@ -96,6 +97,12 @@ def test_all_records_of_a_subject_lie_in_one_block(
     placed = [place(key, plan, record_ref=ref, subject_ref=subject) for ref in records]
     assert len({(each.shard, each.block) for each in placed}) == 1
     assert 0 <= placed[0].block < plan.blocks
+    assert 0 <= placed[0].shard < plan.shards
+    single = [
+        place(key, plan.model_copy(update={"shards": 1}), record_ref=ref, subject_ref=subject)
+        for ref in records
+    ]
+    assert [(each.block, each.token) for each in single] == [(each.block, each.token) for each in placed]
     assert len({each.token for each in placed}) == len(records)
 
 

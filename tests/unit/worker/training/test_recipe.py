@@ -27,7 +27,9 @@ WRONG = {
     "name": ('name = "digits"\n[model]', 'name = "No Spaces"\n[model]'),
     "model.factory": ("worker.training.nets:mlp", "no colon"),
     "plan.blocks": ("blocks = 8", "blocks = 0"),
-    "plan.shards": ("blocks = 8", "blocks = 8\nshards = 2"),
+    "plan.shards": ("blocks = 8", "blocks = 8\nshards = 0"),
+    "model.combine": ("[data]", 'combine = "median"\n[data]'),
+    "recipe: Value error, model.combine": ("[data]", 'combine = "vote"\n[data]'),
     "plan.hot_cuts: Value error, the cuts must ascend": (
         "blocks = 8", "blocks = 8\nhot_cuts = [0.5, 0.5]\nhot_blocks = [1, 1]"
     ),
@@ -120,6 +122,7 @@ def test_a_prior_is_read_from_the_policy(tmp_path: Path, prior: str, weights: li
         ("blocks = 8", "blocks = 9"),
         ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]\nhot_blocks = [2]"),
         ("batch_size = 16", "batch_size = 17"),
+        ("batch_size = 16", "batch_size = 16\nshards = 2"),
         ("learning_rate = 0.1", "learning_rate = 0.2"),
         ("num_classes = 10", "num_classes = 11"),
         ('dataset = "digits"', 'dataset = "digits"\nmean = 0.5'),
@@ -133,8 +136,25 @@ def test_what_shapes_bits_is_in_the_digest(tmp_path: Path, old: str, new: str) -
     assert plain.digest() != other.digest()
 
 
-def test_a_stored_recipe_is_the_one_that_was_read(tmp_path: Path) -> None:
-    recipe, _ = read_recipe(written(tmp_path, GOOD))
+SHARDED = GOOD.replace("batch_size = 16", "batch_size = 16\nshards = 3")
+VOTING = SHARDED.replace("[data]", 'combine = "vote"\n[data]')
+
+
+def test_the_rule_that_combines_is_in_the_digest_and_the_default_one_changes_no_recipe(
+    tmp_path: Path,
+) -> None:
+    mean, _ = read_recipe(written(tmp_path, SHARDED))
+    said, _ = read_recipe(written(tmp_path, SHARDED.replace("[data]", 'combine = "mean"\n[data]')))
+    vote, _ = read_recipe(written(tmp_path, VOTING))
+    assert mean.digest() == said.digest() != vote.digest()
+    plain, _ = read_recipe(written(tmp_path, GOOD))
+    # The digest that models of such a recipe stand with: `train` finds them by it.
+    assert plain.digest() == "b26ef349ca121349a678e992dbadc0cdf8a6832963a018b3960f988d01f6bd72"
+
+
+@pytest.mark.parametrize("text", [GOOD, SHARDED, VOTING])
+def test_a_stored_recipe_is_the_one_that_was_read(tmp_path: Path, text: str) -> None:
+    recipe, _ = read_recipe(written(tmp_path, text))
     assert recipe_from_json(recipe.to_json()) == recipe
 
 
