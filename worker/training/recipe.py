@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from app.domain.policy import Policy
+from app.domain.policy import Policy, require_methods
 from app.domain.terms import JsonObject
 from models_store.manifest import digest_json
 
@@ -169,9 +169,14 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
         raise RecipeRefused(f"{path}: not TOML: {error}") from error
     policy = values.pop("policy", {})
     try:
-        return Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+        recipe, policy = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
     except ValidationError as error:
         raise RecipeRefused(f"{path}: {problems_of(error)}") from error
+    try:
+        require_methods(policy)
+    except ValueError as error:
+        raise RecipeRefused(f"{path}: policy.{error}") from error
+    return recipe, policy
 
 
 def recipe_from_json(values: JsonObject) -> Recipe:

@@ -4,6 +4,7 @@ import pytest
 
 from app.db.session import reading, writing
 from app.db.tables import Job, Model, Request, Worker
+from app.domain import policy as policy_rules
 from app.domain.errors import PolicyRefused
 from app.domain.scheduling import predicted_settle_seconds
 from app.domain.status import JobKind
@@ -145,6 +146,9 @@ def test_a_policy_without_a_window_lets_the_waiting_job_start(world: World, mode
         ("max_drop", 2),
         ("final_method", "magic"),
         ("interim_method", "magic"),
+        ("interim_method", "retrain"),
+        ("accept_empirical", "perhaps"),
+        ("when_gate_fails", "retry"),
         ("no_such_setting", 1),
     ],
 )
@@ -157,6 +161,16 @@ def test_a_wrong_setting_is_refused_by_its_name_and_changes_nothing(
         change_policy(world.sessions, "churn", {setting: value, "hold": True}, tenant=world.tenant)
     with reading(world.sessions) as session:
         assert session.get_one(Model, model).policy == before
+
+
+def test_an_empirical_final_method_needs_the_word_for_it(
+    world: World, model: ModelId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_rules, "EMPIRICAL_METHODS", ("shift",))
+    with pytest.raises(PolicyRefused, match=r"^final_method: shift is empirical"):
+        change_policy(world.sessions, "churn", {"final_method": "shift"}, tenant=world.tenant)
+    accepted = {"final_method": "shift", "accept_empirical": True}
+    assert change_policy(world.sessions, "churn", accepted, tenant=world.tenant).settles_empirically
 
 
 def _requests(world: World) -> list[str]:
