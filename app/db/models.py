@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Alias, AliasMove, Dataset, Model, Version, VersionFile
+from app.db.tables import Alias, AliasMove, Dataset, Job, Model, Version, VersionFile
 from app.domain.coverage import Coverage
 from app.domain.errors import NotFound
-from app.domain.status import VersionStatus
+from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import CURRENT_ALIAS
 
 
@@ -170,6 +170,31 @@ def base_version(session: Session, model_id: str) -> Version | None:
     if staged is None or current is None or staged.settled <= current.settled:
         return current
     return staged
+
+
+def exact_ancestor(session: Session, model_id: str) -> Version | None:
+    """Return the newest exact version, whose row stays after its purge: what a replay goes on from."""
+    query = select(Version).where(Version.model_id == model_id, Version.guarantee == Guarantee.EXACT)
+    return session.scalars(query.order_by(Version.settled.desc(), Version.number.desc())).first()
+
+
+def is_interim(session: Session, version: Version) -> bool:
+    """Whether an exact version is still to come for whom this one was treated for."""
+    return session.get_one(Job, version.job_id).kind == JobKind.INTERIM
+
+
+def methods_that_treated(session: Session, model_id: str) -> set[str]:
+    """Return the empirical methods that have ever finished a deletion in this model."""
+    query = select(Version.method).join(Job, Job.id == Version.job_id)
+    return set(
+        session.scalars(
+            query.where(
+                Version.model_id == model_id,
+                Version.guarantee == Guarantee.EMPIRICAL,
+                Job.kind == JobKind.SETTLE,
+            )
+        )
+    )
 
 
 def next_version_number(session: Session, model_id: str) -> int:

@@ -150,6 +150,6 @@ def test_the_product_statement_says_nothing_of_the_chain() -> None:
     facts = RequestFacts(
         request_id="r", commitment="c", posted_at=1.0, due_at=2.0, event_head="secret length"
     )
-    statement = product_statement(facts, models=["b", "a"], visible_at=3.0)
+    statement = product_statement(facts, models={"b": [], "a": []}, visible_at=3.0)
     assert "event_head" not in statement
     assert "secret length" not in repr(statement)
