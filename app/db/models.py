@@ -1,6 +1,6 @@
 """Queries about models, versions and aliases."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -160,6 +160,13 @@ def version_with_manifest(session: Session, model_id: str, *, digest: str | None
     """Return the version that a manifest digest names, None without one."""
     query = select(Version).where(Version.model_id == model_id, Version.manifest_digest == digest)
     return session.scalar(query)
+
+
+def current_versions(session: Session, model_ids: Collection[str]) -> dict[str, Version]:
+    """Return, per model, what its alias ``current`` points at."""
+    query = select(Alias.model_id, Version).join(Version, Version.id == Alias.version_id)
+    query = query.where(Alias.model_id.in_(model_ids), Alias.name == CURRENT_ALIAS)
+    return dict(iter(session.execute(query)))
 
 
 def base_version(session: Session, model_id: str) -> Version | None:

@@ -1,13 +1,17 @@
-"""verify, in a fresh process: the gates of an exact version, and the figures that only inform."""
+"""verify, in a fresh process: the gates of a version, by its guarantee, and the figures that only inform.
+
+An exact version must show lineage and witness, and utility informs. An empirical one was built on a version
+that saw the records and does not claim otherwise: utility gates it. Both must be as served.
+"""
 
 import time
 
 from torch import nn
 
-from app.db.models import files_of, version_with_manifest
+from app.db.models import exact_ancestor, files_of, version_with_manifest
 from app.db.session import reading
 from app.db.tables import Version
-from app.domain.status import Guarantee, JobKind
+from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from app.services.references import put_blob
@@ -22,7 +26,7 @@ from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
-from worker.steps.prepare import unlearner_of
+from worker.steps.prepare import guarantee_of
 from worker.steps.scope import prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
 from worker.training.factory import build_net
@@ -36,7 +40,7 @@ def verify(context: JobContext) -> JsonObject:
     """Return the weights digest, the files as served, and the evidence's digest; stored, not yet visible.
 
     Raises:
-        GateFailed: lineage, witness or the bytes as served do not hold.
+        GateFailed: a gate does not hold.
     """
     scope, unlearned = scope_of(context), unlearned_by(context)
     nets = [_trained(context, blob, shard=shard) for shard, blob in enumerate(unlearned.constituents)]
@@ -52,8 +56,10 @@ def verify(context: JobContext) -> JsonObject:
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_context_checks(context, nets[0], loader=poisoned, retained=retained, forgotten=forgotten),
     ]
-    evidence = _store(context, canonical_json(evidence_of(checks)))
     require_gates(checks)
+    refused = context.output_of("refused").get("attempts", [])
+    assert isinstance(refused, list)
+    evidence = _store(context, canonical_json(evidence_of(checks, refused=refused)))
     return {
         "weights_digest": digest,
         "files": list(files),
@@ -65,8 +71,8 @@ def verify(context: JobContext) -> JsonObject:
 
 
 def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Check]:
-    if unlearner_of(context).guarantee is not Guarantee.EXACT:
-        return []  # an empirical version is built on one that saw the records: it does not claim otherwise
+    if guarantee_of(context) is not Guarantee.EXACT:
+        return []
     check = lineage_check(
         context,
         scope,
@@ -100,7 +106,8 @@ def _timed_witness(
 
 
 def _witness(context: JobContext, scope: Scope, *, loader: Loader, digest: str) -> list[Check]:
-    if context.claim.kind is not JobKind.SETTLE or not scope.first_touched:
+    is_exact = guarantee_of(context) is Guarantee.EXACT
+    if context.claim.kind is not JobKind.SETTLE or not is_exact or not scope.first_touched:
         return []
     parent = _base(context)
     is_unmoved = parent is not None and parent.weights_digest == digest
@@ -127,7 +134,7 @@ def _served(
 def _context_checks(
     context: JobContext, net: nn.Module, *, loader: Loader, retained: RecordTable, forgotten: RecordTable
 ) -> list[Check]:
-    parent = _parent_net(context)
+    parent, is_empirical = _parent_net(context), guarantee_of(context) is Guarantee.EMPIRICAL
     held_out = sample_of(loader, retained.held_out())
     utility = utility_check(
         net,
@@ -135,13 +142,15 @@ def _context_checks(
         held_out=held_out,
         retained=sample_of(loader, retained.training()),
         max_drop=context.model.policy.max_drop,
+        is_gate=is_empirical,
     )
     remainder = remainder_check(int((~retained.is_held_out_N).sum()))
     if parent is None or not len(forgotten):
         return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    return [utility, remainder, person_check(net, parent, forgotten=person, unseen=held_out)]
+    about = person_check(net, parent, forgotten=person, unseen=held_out, warns=is_empirical)
+    return [utility, remainder, about]
 
 
 def _base(context: JobContext) -> Version | None:
@@ -150,8 +159,24 @@ def _base(context: JobContext) -> Version | None:
         return version_with_manifest(session, context.claim.model_id, digest=scope_of(context).base)
 
 
+def _compared_version(context: JobContext) -> Version | None:
+    """Return the version that accuracy is compared with.
+
+    For an empirical one the exact version behind it, while its bytes are there: along a row of interim
+    versions each might fall a little below the one before.
+    """
+    base = _base(context)
+    if base is None or guarantee_of(context) is Guarantee.EXACT:
+        return base
+    with reading(context.installation.sessions) as session:
+        exact = exact_ancestor(session, context.claim.model_id)
+    if exact is None or exact.settled != base.settled or exact.status == VersionStatus.PURGED:
+        return base
+    return exact
+
+
 def _parent_net(context: JobContext) -> nn.Module | None:
-    parent = _base(context)
+    parent = _compared_version(context)
     if parent is None:
         return None
     with reading(context.installation.sessions) as session:

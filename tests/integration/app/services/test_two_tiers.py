@@ -60,13 +60,16 @@ class Town:
 
     def __post_init__(self) -> None:
         subjects = dict.fromkeys(SUBJECTS, 1)
-        # Not open to other examples: they share the database.
-        self.model = self.world.trained(self.name, subjects=subjects, weights=self.name.encode())
+        dataset = self.world.dataset(f"{self.name}-data", subjects=subjects)
+        self.model = self.world.model(self.name, dataset=dataset, num_records=len(subjects))
         with writing(self.world.sessions) as session:
             session.get_one(Model, self.model).policy = EXACT
-            first = versions_of(session, self.model)[0]
-        self.truths[first.manifest_digest] = Truth(frozenset(range(len(SUBJECTS))))
-        self.blobs[first.weights_digest] = self.truths[first.manifest_digest]
+        self.world.queue(self.model, kind=JobKind.TRAIN)
+        claim, everybody = self.world.claim(), Truth(frozenset(range(len(subjects))))
+        self._checkpoint(claim, everybody, settled=0)
+        first = self.world.publish(claim, name=self.name, weights=self.name.encode())
+        self._finish(claim)
+        self.truths[first.manifest_digest] = self.blobs[first.weights_digest] = everybody
 
     def seal(self, row: int) -> None:
         request_id = self.world.post(SUBJECTS[row], models=[self.name])
@@ -159,7 +162,7 @@ class Town:
             truth = Truth(self.truths[scope.base].learned, left_out)
         else:
             truth = Truth(frozenset(range(len(SUBJECTS))) - left_out)
-            self._checkpoint(claim, scope, truth)
+            self._checkpoint(claim, truth, settled=scope.covers)
         manifest = manifest_of(
             weights=weights, model=self.name, job=claim.job_id, covers=scope.covers, parent=scope.base,
             settled=scope.settled if is_treated else None, method="shift" if is_treated else "replay",
@@ -170,7 +173,7 @@ class Town:
             put_blob(self.world.sessions, data, claim=claim, store=self.world.store)
         return publish(self.world.sessions, claim, manifest, environment_digest=ENVIRONMENT).is_staged
 
-    def _checkpoint(self, claim: Claim, scope: Scope, truth: Truth) -> None:
+    def _checkpoint(self, claim: Claim, truth: Truth, *, settled: int) -> None:
         """Keep a state after every block, as an exact run does."""
         for position in range(NUM_BLOCKS):
             data = new_id("state").encode()
@@ -179,7 +182,7 @@ class Town:
                 frozenset(row for row in truth.learned if row % NUM_BLOCKS <= position)
             )
             facts = CheckpointFacts(
-                role="policy", key=digest, shard=0, position=position, settled=scope.covers,
+                role="policy", key=digest, shard=0, position=position, settled=settled,
                 state_digest=digest,
             )  # fmt: skip
             register_checkpoint(self.world.sessions, claim, facts, data=data, store=self.world.store)
