@@ -27,6 +27,7 @@ from app.db.connecting import parse_url, reason_of
 from app.db.requests import Filters
 from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
+from app.domain.receipts import said_of_models
 from app.domain.scheduling import DAY_SECONDS
 from app.domain.terms import DEFAULT_TENANT, JsonObject, KeyId
 from app.keyring import KEY_BYTES, create_keys, fresh_keys
@@ -211,7 +212,17 @@ def models_versions(model: str, as_json: AsJson = False) -> None:
     """List the versions of a model."""
     with _fit_context() as context:
         versions = [asdict(v) for v in list_versions(context.sessions, model, tenant=DEFAULT_TENANT)]
-    columns = ("number", "status", "covers", "settled", "method", "aliases", "published_at", "revoked_at")
+    columns = (
+        "number",
+        "status",
+        "covers",
+        "settled",
+        "guarantee",
+        "method",
+        "aliases",
+        "published_at",
+        "revoked_at",
+    )
     _print_rows(versions, as_json=as_json, columns=columns)
 
 
@@ -253,6 +264,7 @@ def receipt_verify(
     token = sys.stdin.read() if str(file) == "-" else _text_of(file)
     statement = verify(token, keys=_key_set(keys))
     print("valid: signed by these keys and unchanged since", file=sys.stderr)
+    print("\n".join(said_of_models(statement)), file=sys.stderr)
     Console().print_json(json.dumps(statement, sort_keys=True))
 
 

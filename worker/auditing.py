@@ -20,7 +20,8 @@ from app.db.models import find_version, model_named
 from app.db.records import forgotten_records, retained_records, traits_of
 from app.db.session import reading
 from app.db.tables import Dataset, Model, Version
-from app.domain.errors import ExpungeError
+from app.domain.errors import ExpungeError, Refused
+from app.domain.status import Guarantee
 from app.domain.terms import ModelId, TenantName
 from app.services.scratch import forget_copy, register_copy, require_copy
 from worker.data.data_files import Layout, open_data_file, read_rows
@@ -58,12 +59,14 @@ def audit(
 
     Raises:
         NotFound: there is no such model or version.
-        Refused: records it was trained on have been purged since.
+        Refused: an empirical method made it, or records it was trained on have been purged since.
         OracleStopped: the oracle process failed.
     """
     with reading(installation.sessions) as session:
         model = model_named(session, model_name, tenant=tenant)
         found = find_version(session, model.id, version)
+    if found.guarantee != Guarantee.EXACT:
+        raise Refused(f"version {found.number} is empirical: no training gives its weights")
     copy_id = register_copy(installation.sessions, ModelId(model.id), settled=found.settled)
     folder = installation.settings.scratch_folder / copy_id
     try:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.domain.errors import GateFailed
 from app.domain.status import JobKind
 from app.domain.terms import Claim, JsonObject
 from app.services.claim import finish, finish_step
@@ -18,6 +19,7 @@ from worker.steps.attest import attest
 from worker.steps.prepare import prepare
 from worker.steps.publish import publish
 from worker.steps.purge import purge
+from worker.steps.refuse import go_on_after
 from worker.steps.unlearn import unlearn
 from worker.steps.verify import verify
 
@@ -55,7 +57,7 @@ def run_steps(
     Raises:
         LeaseLost: another worker has taken the job over.
         HandedOver: it should stop, and stands at the end of a block or a step.
-        GateFailed: a check forbids the publication.
+        GateFailed: a check forbids the publication, and no other method is to follow.
     """
     context = JobContext(installation, claim, should_stop=should_stop)
     steps = {step.name: step for step in STEPS[claim.kind]}
@@ -64,7 +66,11 @@ def run_steps(
         step = steps[context.claim.step]
         if step.is_fresh and not is_first:
             return context.claim
-        output = _timed(step, context)
+        try:
+            output = _timed(step, context)
+        except GateFailed as refused:
+            context.claim, is_first = go_on_after(context, refused), False
+            continue
         if output.get("is_staged"):
             return None  # parked at purge without a lease until an interim version is built on this one
         following = _following(claim.kind, step, output)

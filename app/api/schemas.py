@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.api.fields import Base64Url, Name, RecordId, RequestUuid, SubjectId, TimeIn, TimeOut
 from app.db.requests import Filters
-from app.domain.status import RequestStatus, TargetStatus
+from app.domain.status import Guarantee, Outcome, RequestStatus, TargetStatus
 
 _POST_EXAMPLE: dict[str, JsonValue] = {
     "subject_id": "customer-4711",
@@ -112,17 +112,33 @@ class JobOut(_Out):
     num_attempts: int
     progress: dict[str, Any]
     error: str | None
+    refused: list[dict[str, Any]] = Field(
+        description="Attempts of an empirical method that a gate refused: method, problem, checks."
+    )
+
+
+class InterimOut(_Out):
+    """The version that was treated for a target while the exact one is pending."""
+
+    version: int
+    method: str
+    guarantee: Guarantee
+    covers: int
+    settled: int
 
 
 class TruthOut(_Out):
     """What stands behind a target's coarse status."""
 
-    outcome: str | None
+    outcome: Outcome | None = Field(
+        description="`unlearned` is exact; `treated`: an empirical method, which shows nothing, was accepted."
+    )
     num_records: int | None
     through: int | None = Field(description="The tombstone number that a version must cover.")
     reason: str | None
     is_retryable: bool | None
     findings: dict[str, Any] | None
+    interim: InterimOut | None = Field(description="Set while the status is `interim`.")
     job: JobOut | None
 
 
@@ -216,7 +232,7 @@ class VersionOut(_Out):
     status: str
     covers: int = Field(description="The tombstone number up to which it has forgotten.")
     settled: int = Field(description="The number that its exact ancestor covers.")
-    guarantee: str
+    guarantee: Guarantee
     method: str
     manifest_digest: str
     weights_digest: str

@@ -1,14 +1,14 @@
 """Queries about models, versions and aliases."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import Alias, AliasMove, Dataset, Model, Version, VersionFile
+from app.db.tables import Alias, AliasMove, Dataset, Job, Model, Version, VersionFile
 from app.domain.coverage import Coverage
 from app.domain.errors import NotFound
-from app.domain.status import VersionStatus
+from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import CURRENT_ALIAS
 
 
@@ -162,6 +162,13 @@ def version_with_manifest(session: Session, model_id: str, *, digest: str | None
     return session.scalar(query)
 
 
+def current_versions(session: Session, model_ids: Collection[str]) -> dict[str, Version]:
+    """Return, per model, what its alias ``current`` points at."""
+    query = select(Alias.model_id, Version).join(Version, Version.id == Alias.version_id)
+    query = query.where(Alias.model_id.in_(model_ids), Alias.name == CURRENT_ALIAS)
+    return dict(iter(session.execute(query)))
+
+
 def base_version(session: Session, model_id: str) -> Version | None:
     """Return what an interim version is built on: the staged exact one if there is one, else the current."""
     current = alias_version(session, model_id)
@@ -170,6 +177,31 @@ def base_version(session: Session, model_id: str) -> Version | None:
     if staged is None or current is None or staged.settled <= current.settled:
         return current
     return staged
+
+
+def exact_ancestor(session: Session, model_id: str) -> Version | None:
+    """Return the newest exact version, whose row stays after its purge: what a replay goes on from."""
+    query = select(Version).where(Version.model_id == model_id, Version.guarantee == Guarantee.EXACT)
+    return session.scalars(query.order_by(Version.settled.desc(), Version.number.desc())).first()
+
+
+def is_interim(session: Session, version: Version) -> bool:
+    """Whether an exact version is still to come for whom this one was treated for."""
+    return session.get_one(Job, version.job_id).kind == JobKind.INTERIM
+
+
+def methods_that_treated(session: Session, model_id: str) -> set[str]:
+    """Return the empirical methods that have ever finished a deletion in this model."""
+    query = select(Version.method).join(Job, Job.id == Version.job_id)
+    return set(
+        session.scalars(
+            query.where(
+                Version.model_id == model_id,
+                Version.guarantee == Guarantee.EMPIRICAL,
+                Job.kind == JobKind.SETTLE,
+            )
+        )
+    )
 
 
 def next_version_number(session: Session, model_id: str) -> int:

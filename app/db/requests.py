@@ -81,6 +81,15 @@ def targets_covered(session: Session, model_id: str, *, covers: int) -> Sequence
     return session.scalars(query.order_by(Target.request_id)).all()
 
 
+def finished_through(session: Session, model_id: str) -> int:
+    """Return the tombstone number up to which a model has finished: published, and purged what saw them.
+
+    Where a policy accepts an empirical method it may exceed what the current version has settled.
+    """
+    query = select(func.max(Target.through)).where(Target.model_id == model_id, Target.purged_at.is_not(None))
+    return session.scalar(query) or 0
+
+
 def num_scheduled_targets(session: Session, model_id: str) -> int:
     """Return how many sealed targets of a model no job has taken up yet."""
     query = select(func.count()).where(

@@ -30,6 +30,8 @@
 None of them knows HTTP: ``app/api/errors.py`` holds the one table of answers.
 """
 
+from typing import Any
+
 
 class ExpungeError(Exception):
     """Root of every error that this project raises on purpose."""
@@ -131,7 +133,11 @@ class HandedOver(JobError):
 
 
 class GateFailed(JobError):
-    """A check that must hold before publication does not hold; the message says which and how."""
+    """A check forbids the publication; ``checks`` states those that do not hold, with their figures."""
+
+    def __init__(self, problem: str, *, checks: dict[str, Any] | None = None) -> None:
+        super().__init__(problem)
+        self.checks = checks or {}
 
 
 class ReceiptInvalid(ExpungeError):

@@ -1,5 +1,6 @@
 """The policy of a model: what may change without changing a single bit of the training itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -12,10 +13,18 @@ MAX_WINDOW_SECONDS = 30 * DAY_SECONDS
 MIN_POINTS = 8
 
 
-# The registry of the worker, by guarantee: what settles, and what may only come before.
+# The registry of the worker, by guarantee. What is empirical comes before an exact method, or settles where
+# the policy says so in words.
 EXACT_METHODS = ("replay", "retrain")
 STITCH = "stitch"
 EMPIRICAL_METHODS: tuple[str, ...] = (STITCH,)
+
+
+class WhenGateFails(StrEnum):
+    """What a settle job does when a gate refuses what its empirical method made."""
+
+    NEXT = "next"
+    FAIL = "fail"
 
 
 class CheckpointPlacement(StrEnum):
@@ -59,7 +68,9 @@ class Policy:
     root of the blocks), where they suit the ``prior`` of deletions best.
     ``max_drop`` is a share of accuracy (0.02 = two points); ``witness_blocks`` is how many blocks besides
     the first touched one a fresh process recomputes (0 to 3); ``final_method`` settles deletions, and
-    ``interim_method`` publishes an empirical version before it. Deletions that wait share one job: it starts
+    ``interim_method`` publishes an empirical version before it. Only with ``accept_empirical`` may an
+    empirical method settle; when a gate refuses its version, ``when_gate_fails`` says if the job goes on
+    with the ``next`` method, exact replay, or is to ``fail``. Deletions that wait share one job: it starts
     ``batch_window_seconds`` after the first of them, with ``batch_count`` of them, or when it must to be in
     time, whichever comes first. With ``hold`` every deletion waits for an admin's approval.
 
@@ -77,6 +88,8 @@ class Policy:
     witness_blocks: int = 1
     final_method: str = "replay"
     interim_method: str | None = None
+    accept_empirical: bool = False
+    when_gate_fails: WhenGateFails = WhenGateFails.NEXT
     batch_window_seconds: float = 0.0
     batch_count: int | None = None
     hold: bool = False
@@ -122,3 +135,34 @@ class Policy:
             self.prior.block_weights(num_blocks)
         except ValueError as error:
             raise ValueError(f"prior.{error}") from error
+
+    @property
+    def settles_empirically(self) -> bool:
+        """Whether deletions may be finished by an empirical method, without an exact version to come."""
+        return self.accept_empirical and self.final_method not in EXACT_METHODS
+
+
+def require_methods(policy: Policy) -> None:
+    """Refuse methods that do not exist, or that may not do what the policy wants of them.
+
+    Asked where settings come in. A policy that is stored is believed: a release may drop a method.
+
+    Raises:
+        ValueError: names the field.
+    """
+    _require_known("final_method", policy.final_method, known=EXACT_METHODS + EMPIRICAL_METHODS)
+    if policy.final_method in EMPIRICAL_METHODS and not policy.accept_empirical:
+        raise ValueError(
+            f"final_method: {policy.final_method} is empirical and proves nothing; "
+            "set accept_empirical = true as well if that shall do"
+        )
+    if policy.interim_method is None:
+        return
+    _require_known("interim_method", policy.interim_method, known=EMPIRICAL_METHODS)
+    if policy.settles_empirically:
+        raise ValueError("interim_method: comes before an exact final_method only; leave it out")
+
+
+def _require_known(setting: str, name: str, *, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{setting}: choose one of {', '.join(known) or 'none, there is no method yet'}")

@@ -4,11 +4,30 @@ Promises: the product's form is built from nothing that depends on whether the s
 The canonical bytes (RFC 8785) are made by ``models_store.manifest.canonical_json`` when it is signed.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.domain.status import Guarantee, Outcome
 from app.domain.terms import JsonObject, JsonValue
 
 RECEIPT_TYPE = "expunge/receipt@1"
+TRAINED_WITHOUT = (
+    "from visible_at on, no live artifact of this model was trained on records of this subject, "
+    "except as listed under not_reached"
+)
+TREATED = (
+    "from visible_at on, every live artifact of this model that was trained on records of this subject, if "
+    "there is one, was treated by {methods} for them, except as listed under not_reached; that is an "
+    "empirical method: nothing shows that their influence is gone"
+)
+# What the full receipt says of one model, by the outcome there.
+OUTCOMES: Mapping[Outcome, str] = {
+    Outcome.UNLEARNED: "unlearned: this version was trained without the records of this subject",
+    Outcome.TREATED: "treated by {method}: an empirical method was applied to a version that was trained on "
+    "records of this subject; nothing shows that their influence is gone",
+    Outcome.ALREADY_COVERED: "already covered: training had left the records of this subject out before",
+    Outcome.NO_DATA: "no data: no records of this subject were found",
+}
 NOT_REACHED: tuple[str, ...] = (
     "source files and databases outside Expunge",
     "copies of a version or of data that were downloaded earlier",
@@ -41,16 +60,17 @@ class ModelFacts:
     remains: tuple[str, ...] = ()
 
 
-def product_statement(request: RequestFacts, *, models: list[str], visible_at: float) -> JsonObject:
-    """Return the receipt for product scopes: the same form, whoever the subject was."""
-    claim = (
-        "from visible_at on, no live artifact of this model was trained on records of this subject, "
-        "except as listed under not_reached"
-    )
+def product_statement(
+    request: RequestFacts, *, models: Mapping[str, Sequence[str]], visible_at: float
+) -> JsonObject:
+    """Return the receipt for product scopes: the same form, whoever the subject was.
+
+    ``models`` gives, by name, the empirical methods that may have finished a deletion there; mostly none.
+    """
     return {
         **_head(request, form="product"),
         "visible_at": visible_at,
-        "models": [{"model": name, "statement": claim} for name in sorted(models)],
+        "models": [_claim(name, methods=methods) for name, methods in sorted(models.items())],
     }
 
 
@@ -74,7 +94,23 @@ def _head(request: RequestFacts, *, form: str) -> JsonObject:
     return head
 
 
+def _claim(name: str, *, methods: Sequence[str]) -> JsonObject:
+    if not methods:
+        return {"model": name, "statement": TRAINED_WITHOUT, "guarantee": Guarantee.EXACT}
+    statement = TREATED.format(methods=" or ".join(methods))
+    return {"model": name, "statement": statement, "guarantee": Guarantee.EMPIRICAL}
+
+
 def _model_part(facts: ModelFacts) -> JsonObject:
     remains: list[JsonValue] = list(facts.remains)
     part: JsonObject = {"model": facts.model, "outcome": facts.outcome, "done_at": facts.done_at}
-    return {**part, **facts.details, "remains": remains}
+    statement = OUTCOMES[Outcome(facts.outcome)].format(method=facts.details.get("method"))
+    return {**part, "statement": statement, **facts.details, "remains": remains}
+
+
+def said_of_models(statement: JsonObject) -> list[str]:
+    """Return, one line a model, what a receipt of either form says was done."""
+    parts = statement.get("models")
+    named = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    # Receipts stay valid for years, and the first full ones stated an outcome alone.
+    return [f"{part.get('model')}: {part.get('statement', part.get('outcome'))}" for part in named]

@@ -35,9 +35,13 @@ class TargetStatus(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a completed target ended; shown to admins only."""
+    """How a completed target ended; shown to admins only.
+
+    ``unlearned`` is exact; ``treated`` says that an empirical method was applied, and no more.
+    """
 
     UNLEARNED = "unlearned"
+    TREATED = "treated"
     NO_DATA = "no_data"
     ALREADY_COVERED = "already_covered"
 

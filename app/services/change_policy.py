@@ -1,6 +1,6 @@
 """Change a model's policy: no bit of the training changes, only what is kept and when jobs start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +11,7 @@ from app.db.models import lock_model, model_named
 from app.db.session import Sessions, writing
 from app.db.tables import Model
 from app.domain.errors import PolicyRefused
-from app.domain.policy import EMPIRICAL_METHODS, EXACT_METHODS, Policy
+from app.domain.policy import Policy, require_methods
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject, TenantName
 from app.services.queue_job import AT_ONCE, FIRST_STEP, needed_environment, planned_start, policy_of
@@ -62,9 +62,10 @@ def _validated(settings: Mapping[str, object]) -> Policy:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "policy"
         raise PolicyRefused(f"{name}: {str(first['msg']).removeprefix('Value error, ')}") from error
-    _require_method("final_method", policy.final_method, known=EXACT_METHODS)
-    if policy.interim_method is not None:
-        _require_method("interim_method", policy.interim_method, known=EMPIRICAL_METHODS)
+    try:
+        require_methods(policy)
+    except ValueError as error:
+        raise PolicyRefused(str(error)) from error
     return policy
 
 
@@ -74,8 +75,3 @@ def _require_plan(policy: Policy, model: Model) -> None:
         policy.require_plan(num_blocks=plan["blocks"], num_passes=plan.get("passes", 1))
     except ValueError as error:
         raise PolicyRefused(str(error)) from error
-
-
-def _require_method(setting: str, name: str, *, known: Sequence[str]) -> None:
-    if name not in known:
-        raise PolicyRefused(f"{setting}: choose one of {', '.join(known) or 'none, there is no method yet'}")

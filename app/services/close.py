@@ -15,11 +15,11 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.db.jobs import active_job, now, running_jobs
-from app.db.models import alias_version, models_on
+from app.db.models import alias_version, methods_that_treated, models_on
 from app.db.records import delete_records, rows_of_subject, tombstone_numbers
-from app.db.requests import lock_request, receipt_of, requests_to_close, targets_of
+from app.db.requests import finished_through, lock_request, receipt_of, requests_to_close, targets_of
 from app.db.session import Sessions, reading, writing
-from app.db.tables import Dataset, Model, Receipt, Request, Target
+from app.db.tables import Dataset, Job, Model, Receipt, Request, Target
 from app.domain.receipts import ModelFacts, RequestFacts, full_statement, product_statement
 from app.domain.scheduling import visible_at
 from app.domain.status import ENDED_TARGETS, JobKind, Outcome, RequestStatus, TargetStatus
@@ -28,7 +28,7 @@ from app.keyring import Keyring
 from app.services.events import append_event, chain_head
 from app.services.move_target import move_target
 from app.services.publish import version_findings
-from app.services.queue_job import STEPS_AFTER_THE_WORK
+from app.services.queue_job import STEPS_AFTER_THE_WORK, policy_of
 from app.services.seal import seal_late_targets
 from app.signing import sign
 
@@ -113,8 +113,9 @@ def _is_done(target: Target) -> bool:
 def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
     """Whether a job of the model may still read records that the request erases.
 
-    A training or settle job reads what it retains (a settle job its forget set too, but until then its target
-    is not done); an interim job reads its forget set: what was not settled exactly before it.
+    A training or settle job reads what it retains. A settle job reads its forget set too, but until then its
+    target is not done, unless an empirical method was accepted for it before. An interim job reads its forget
+    set: what was not settled exactly before it.
     """
     rows = _rows_of(session, request, dataset_id=model.dataset_id)
     numbers = tombstone_numbers(session, model.id, rows).values()
@@ -122,10 +123,16 @@ def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
         scope = job.outputs.get("prepare", {}).get("scope")
         if scope is None or job.step in STEPS_AFTER_THE_WORK:
             continue  # what has not fixed its n yet will leave them out
-        spared = scope["settled"] if job.kind == JobKind.INTERIM else scope["covers"]
-        if any(number > spared for number in numbers):
+        if any(_reads(job, scope, number) for number in numbers):
             return True
     return False
+
+
+def _reads(job: Job, scope: JsonObject, number: int) -> bool:
+    covers, settled = int(str(scope["covers"])), int(str(scope["settled"]))
+    if job.kind == JobKind.INTERIM:
+        return number > settled
+    return number > covers or settled < number <= int(str(scope.get("base_covers", settled)))
 
 
 def _rows_of(session: Session, request: Request, *, dataset_id: str) -> list[int]:
@@ -164,17 +171,17 @@ def _erase(session: Session, erasure: _Erasure, *, erase: EraseRows) -> None:
 
 
 def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
-    """Return the rows that a model still holds: without a tombstone, or not yet settled."""
+    """Return the rows that a model still holds: without a tombstone, or not yet finished."""
     numbers = tombstone_numbers(session, model.id, rows)
     version = alias_version(session, model.id)
     if version is not None:
-        settled = version.settled
+        finished = max(version.settled, finished_through(session, model.id))
     else:
         # A model without a version holds nothing but what a training that has fixed its n reads right now.
         job = active_job(session, model.id, kind=JobKind.TRAIN)
         prepared = {} if job is None else job.outputs.get("prepare", {})
-        settled = int(prepared.get("covers", model.num_sealed))
-    return {row for row in rows if row not in numbers or numbers[row] > settled}
+        finished = int(prepared.get("covers", model.num_sealed))
+    return {row for row in rows if row not in numbers or numbers[row] > finished}
 
 
 def _complete_targets(
@@ -218,7 +225,9 @@ def _complete(
     )
     product = product_statement(
         facts,
-        models=[model.name for target, model in targets if not target.is_late],
+        models={
+            model.name: _accepted_methods(session, model) for target, model in targets if not target.is_late
+        },
         visible_at=visible_at(completed_at, request.reveal_at),
     )
     full = full_statement(
@@ -243,6 +252,17 @@ def _complete(
     # From now on the suppression is the only place that keeps the hash of the subject id.
     request.subject_refs, request.record_refs = None, None
     append_event(session, request.id, "completed")
+
+
+def _accepted_methods(session: Session, model: Model) -> list[str]:
+    """Return the empirical methods that may finish a deletion in this model, or ever have.
+
+    Of the model, never of the subject: whoever was held and whoever was not get the same form. Ever, because
+    of whom was treated nobody is known once the deletion is completed.
+    """
+    policy = policy_of(model)
+    accepted = {policy.final_method} if policy.settles_empirically else set()
+    return sorted(accepted | methods_that_treated(session, model.id))
 
 
 def _model_facts(target: Target, model: Model, *, at: float) -> ModelFacts:

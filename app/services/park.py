@@ -12,7 +12,7 @@ from app.db.jobs import now
 from app.db.models import version_of_job
 from app.db.tables import Job, Model
 from app.domain.status import JobKind, JobStatus
-from app.services.queue_job import AT_ONCE, policy_of, queue_deletion_jobs, queue_job
+from app.services.queue_job import AT_ONCE, policy_of, queue_job, queue_settle
 
 STEP_AFTER = "purge"
 
@@ -55,4 +55,5 @@ def _parked(session: Session, model: Model) -> Job | None:
 def _end(session: Session, model: Model, job: Job) -> None:
     job.status, job.owner, job.lease_until, job.start_at = JobStatus.SUCCEEDED, None, None, AT_ONCE
     job.finished_at = now(session)
-    queue_deletion_jobs(session, model)
+    # No interim job: what a gate has refused once, it would refuse again.
+    queue_settle(session, model)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import fenced, job_by_id
 from app.db.models import alias_version, base_version, lock_model
+from app.db.models import is_interim as is_interim_version
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
@@ -16,6 +17,7 @@ from app.domain.errors import LeaseLost
 from app.domain.status import JobKind, TargetStatus
 from app.domain.terms import Claim
 from app.services.move_target import move_target
+from app.services.queue_job import policy_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Scope:
 
     ``settled`` is the number of the base's exact ancestor. ``is_covered`` says that there is nothing to
     train: a settle job only purges and attests. ``has_version`` is False for a model whose first training
-    never ended. ``base`` is the manifest digest of the version that this one follows.
+    never ended. ``base`` is the manifest digest of the version that this one follows, ``base_covers``
+    what it has forgotten: more than ``settled`` when an empirical method made it.
     """
 
     covers: int
@@ -33,6 +36,12 @@ class Scope:
     is_covered: bool
     has_version: bool
     base: str | None = None
+    base_covers: int = 0
+
+    @property
+    def is_base_exact(self) -> bool:
+        """Whether no empirical method made the base."""
+        return self.base_covers <= self.settled
 
 
 def fix_scope(sessions: Sessions, claim: Claim) -> Scope:
@@ -104,7 +113,7 @@ def _scope(session: Session, model: Model, *, base: Version | None, covers: int,
     settled = 0 if base is None else base.settled
     marks = marks_of(session, model.id, through=covers)
     current = alias_version(session, model.id)
-    is_covered = base is not None and base.settled >= covers
+    is_covered = _is_finished(session, model, base, covers=covers)
     if is_interim:
         is_covered = base is None or (base is current and base.covers >= covers)
     return Scope(
@@ -114,7 +123,16 @@ def _scope(session: Session, model: Model, *, base: Version | None, covers: int,
         is_covered=is_covered,
         has_version=base is not None,
         base=None if base is None else base.manifest_digest,
+        base_covers=0 if base is None else base.covers,
     )
+
+
+def _is_finished(session: Session, model: Model, base: Version | None, *, covers: int) -> bool:
+    """Whether a settle job finds nothing to train: an exact version, or one that the policy accepts."""
+    if base is None or base.settled >= covers:
+        return base is not None
+    is_accepted = policy_of(model).settles_empirically and not is_interim_version(session, base)
+    return is_accepted and base.covers >= covers
 
 
 def _start_targets(session: Session, model_id: str, *, covers: int) -> None:

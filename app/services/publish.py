@@ -24,7 +24,7 @@ from app.db.models import (
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
-from app.db.tables import Alias, AliasMove, Job, Model, Version, VersionFile
+from app.db.tables import Alias, AliasMove, Job, Model, Target, Version, VersionFile
 from app.domain.coverage import Coverage, may_follow, may_revoke
 from app.domain.errors import CoverageWouldFall
 from app.domain.status import (
@@ -96,7 +96,7 @@ def _stage(session: Session, model: Model, *, job: Job, version: Version, curren
     if version.settled <= current.settled:
         raise CoverageWouldFall(f"version {version.number} has forgotten less than the current one has")
     version.status = VersionStatus.STAGED
-    for target in targets_covered(session, model.id, covers=version.settled):
+    for target in _unpublished(session, model, covers=version.settled):
         target.outcome, target.findings = Outcome.UNLEARNED, version_findings(session, version)
     park(session, model, job)
 
@@ -107,8 +107,11 @@ def _make_current(session: Session, model: Model, *, job: Job, version: Version)
     if version.guarantee == Guarantee.EXACT:
         _mark_settled_targets(session, model, version=version)
         _update_waiting_jobs(session, model, environment_digest=version.environment_digest)
-    else:
+    elif job.kind == JobKind.INTERIM:
         _mark_interim_targets(session, model, version=version)
+    else:
+        _mark_treated_targets(session, model, version=version)
+    if job.kind == JobKind.INTERIM:
         unpark(session, model, settled=version.settled)
 
 
@@ -196,18 +199,39 @@ def _revoke_replaced(session: Session, model: Model, *, published: Version) -> N
 
 def _mark_settled_targets(session: Session, model: Model, *, version: Version) -> None:
     """Targets that this exact version satisfies wait for the purge now."""
-    for target in targets_covered(session, model.id, covers=version.settled):
-        if target.status == TargetStatus.PURGING:
-            continue
+    for target in _unpublished(session, model, covers=version.settled):
         trained = version.method == "train"
         target.outcome = Outcome.ALREADY_COVERED if trained else Outcome.UNLEARNED
         target.findings = version_findings(session, version)
         # A training only covers; the settle job that waits for it purges and moves the target on.
         if not trained:
-            move_target(
-                session, target, TargetStatus.PURGING, version=version.number,
-                manifest=version.manifest_digest,
-            )  # fmt: skip
+            _move_to_purging(session, target, version=version)
+
+
+def _mark_treated_targets(session: Session, model: Model, *, version: Version) -> None:
+    """Targets that the policy lets this empirical version finish wait for the purge now.
+
+    Whoever its exact ancestor has left out already is not treated: purging says so of them.
+    """
+    for target in _unpublished(session, model, covers=version.covers):
+        if (target.through or 0) > version.settled:
+            target.outcome, target.findings = Outcome.TREATED, version_findings(session, version)
+            _move_to_purging(session, target, version=version)
+
+
+def _unpublished(session: Session, model: Model, *, covers: int) -> list[Target]:
+    """Return the covered targets for which no version was published that finishes them.
+
+    For the others that version has been said and acted on: they only wait, for other models perhaps.
+    """
+    covered = targets_covered(session, model.id, covers=covers)
+    return [target for target in covered if target.status != TargetStatus.PURGING]
+
+
+def _move_to_purging(session: Session, target: Target, *, version: Version) -> None:
+    move_target(
+        session, target, TargetStatus.PURGING, version=version.number, manifest=version.manifest_digest
+    )
 
 
 def _mark_interim_targets(session: Session, model: Model, *, version: Version) -> None:

@@ -11,16 +11,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.jobs import checkpoints_of, fenced, now
-from app.db.models import lock_model, versions_of
+from app.db.models import alias_version, lock_model, versions_of
 from app.db.records import marks_of
 from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
-from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Version
+from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Target, Version
 from app.domain.coverage import Artifact, Mark, is_clean
 from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus
 from app.domain.terms import Claim, JsonObject, JsonValue
 from app.services.checkpoint import TEMPORARY_ROLES, forget_checkpoints
 from app.services.move_target import move_target
+from app.services.publish import version_findings
 from app.services.references import drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore
 
@@ -55,12 +56,22 @@ def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, sc
         purged = _purge(session, model, marks=marks, store=store, scratch=scratch)
         for target in targets_covered(session, model.id, covers=covers):
             move_target(session, target, TargetStatus.PURGING)
-            target.outcome = target.outcome or Outcome.ALREADY_COVERED
+            if target.outcome is None:
+                _say_covered(session, model, target)
             target.purged_at = target.purged_at or now(session)
             # A second run finds nothing left to remove: what the first one removed stays on record.
             earlier = (target.findings or {}).get("purged")
             target.findings = {**(target.findings or {}), "purged": earlier or purged.to_json()}
         return purged
+
+
+def _say_covered(session: Session, model: Model, target: Target) -> None:
+    """Say how a target was finished for which no version had to be made."""
+    current = alias_version(session, model.id)
+    if current is None or (target.through or 0) <= current.settled:
+        target.outcome = Outcome.ALREADY_COVERED
+    else:
+        target.outcome, target.findings = Outcome.TREATED, version_findings(session, current)
 
 
 def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStore, scratch: Path) -> Purged:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
 from app.db.jobs import now, queued_job
-from app.db.models import alias_version
+from app.db.models import exact_ancestor
 from app.db.requests import num_scheduled_targets
 from app.db.tables import Job, Model
 from app.domain.policy import Policy
@@ -37,7 +37,7 @@ def queue_deletion_jobs(session: Session, model: Model) -> list[JobId]:
     """
     has_interim = policy_of(model).interim_method is not None
     queued = [queue_job(session, model, kind=JobKind.INTERIM)] if has_interim else []
-    queued.append(_queue_settle(session, model))
+    queued.append(queue_settle(session, model))
     return [job_id for job_id in queued if job_id is not None]
 
 
@@ -61,10 +61,14 @@ def queue_job(session: Session, model: Model, *, kind: JobKind, start_at: float 
 
 
 def needed_environment(session: Session, model: Model, *, kind: JobKind) -> str | None:
-    """Return the fingerprint a job needs: replay continues what another run began, other methods do not."""
+    """Return the fingerprint a job needs: that of the run which a replay continues.
+
+    An empirical final method may end in a replay too. What made the current version says nothing: it may be
+    an empirical one, from any machine.
+    """
     if kind is not JobKind.SETTLE or policy_of(model).final_method == RETRAIN:
         return None
-    version = alias_version(session, model.id)
+    version = exact_ancestor(session, model.id)
     return None if version is None else version.environment_digest
 
 
@@ -79,7 +83,8 @@ def planned_start(session: Session, model: Model, *, at: float) -> float:
     )
 
 
-def _queue_settle(session: Session, model: Model) -> JobId | None:
+def queue_settle(session: Session, model: Model) -> JobId | None:
+    """Queue a settle job by the policy's batch rules, or bring the one forward that waits."""
     waiting = queued_job(session, model.id, kind=JobKind.SETTLE)
     start_at = planned_start(session, model, at=now(session))
     if waiting is None:

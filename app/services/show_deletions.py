@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.db.jobs import jobs_at_work, now
+from app.db.models import current_versions
 from app.db.requests import (
     Filters,
     Standing,
@@ -22,7 +23,7 @@ from app.db.requests import (
     targets_of_requests,
 )
 from app.db.session import Sessions, reading
-from app.db.tables import Event, Job, Request, Target
+from app.db.tables import Event, Job, Request, Target, Version
 from app.domain.access import Caller
 from app.domain.errors import ReceiptNotReady
 from app.domain.scheduling import days_left
@@ -51,6 +52,18 @@ class JobFacts:
     num_attempts: int
     progress: JsonObject
     error: str | None
+    refused: list[JsonObject]
+
+
+@dataclass(frozen=True)
+class InterimFacts:
+    """The version that was treated for a target while the exact one is pending; admins only."""
+
+    version: int
+    method: str
+    guarantee: str
+    covers: int
+    settled: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class TargetTruth:
     reason: str | None
     is_retryable: bool | None
     findings: JsonObject | None
+    interim: InterimFacts | None
     job: JobFacts | None
 
 
@@ -185,10 +199,9 @@ def _views(session: Session, requests: Sequence[Request], *, is_admin: bool, at:
             _shown_view(request, [name for target, name in targets if not target.is_late], at=at)
             for request, targets in pairs
         ]
-    jobs = jobs_at_work(
-        session, {target.model_id for targets in by_request.values() for target, _ in targets}
-    )
-    return [_true_view(request, targets, jobs=jobs, at=at) for request, targets in pairs]
+    model_ids = {target.model_id for targets in by_request.values() for target, _ in targets}
+    work = _Work(jobs=jobs_at_work(session, model_ids), versions=current_versions(session, model_ids))
+    return [_true_view(request, targets, work=work, at=at) for request, targets in pairs]
 
 
 def _shown_view(request: Request | Standing, model_names: Sequence[str], *, at: float) -> DeletionView:
@@ -199,13 +212,21 @@ def _shown_view(request: Request | Standing, model_names: Sequence[str], *, at: 
     return _view(request, status=public_status(status, times), completed_at=done_at, targets=parts, at=at)
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is done about the models of some targets, by model: the job at work, the current version."""
+
+    jobs: dict[str, Job]
+    versions: dict[str, Version]
+
+
 def _true_view(
-    request: Request, targets: Sequence[tuple[Target, str]], *, jobs: dict[str, Job], at: float
+    request: Request, targets: Sequence[tuple[Target, str]], *, work: _Work, at: float
 ) -> DeletionView:
     parts = [
         TargetView(
             model=model_name, status=TargetStatus(target.status), completed_at=target.done_at,
-            truth=_truth(target, jobs.get(target.model_id)),
+            truth=_truth(target, work),
         )
         for target, model_name in targets
     ]  # fmt: skip
@@ -231,18 +252,29 @@ def _view(
     )  # fmt: skip
 
 
-def _truth(target: Target, job: Job | None) -> TargetTruth:
+def _truth(target: Target, work: _Work) -> TargetTruth:
+    job, version = work.jobs.get(target.model_id), work.versions.get(target.model_id)
     facts = None if job is None or target.done_at is not None else _job_facts(job)
     return TargetTruth(
         outcome=target.outcome, num_records=target.num_records, through=target.through, reason=target.reason,
-        is_retryable=target.is_retryable, findings=target.findings, job=facts,
+        is_retryable=target.is_retryable, findings=target.findings, interim=_interim_facts(target, version),
+        job=facts,
+    )  # fmt: skip
+
+
+def _interim_facts(target: Target, version: Version | None) -> InterimFacts | None:
+    if target.status != TargetStatus.INTERIM or version is None:
+        return None
+    return InterimFacts(
+        version=version.number, method=version.method, guarantee=version.guarantee, covers=version.covers,
+        settled=version.settled,
     )  # fmt: skip
 
 
 def _job_facts(job: Job) -> JobFacts:
     return JobFacts(
         id=job.id, kind=job.kind, status=job.status, step=job.step, num_attempts=job.num_attempts,
-        progress=job.progress, error=job.error,
+        progress=job.progress, error=job.error, refused=job.outputs.get("refused", {}).get("attempts", []),
     )  # fmt: skip
 
 

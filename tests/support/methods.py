@@ -1,6 +1,7 @@
 """A stand-in for the interim methods to come: it changes the weights, and claims no more than that."""
 
 import torch
+from torch import Tensor
 
 from app.db.models import files_of, version_with_manifest
 from app.db.session import reading
@@ -16,10 +17,14 @@ from worker.unlearners.watching import Watched
 
 
 class Shift:
-    """Adds a little to every weight of the version it is built on."""
+    """Adds so little to every weight of the version it is built on that no answer changes."""
 
     name = "shift"
     guarantee = Guarantee.EMPIRICAL
+
+    def changed(self, weights: Tensor) -> Tensor:
+        """What becomes of one tensor of weights."""
+        return weights + 1e-6
 
     def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
         """Say that no block will run."""
@@ -37,9 +42,19 @@ class Shift:
         tensors, _ = unpack(own.store.get(weights_file.digest))
         state = initial_state(context.recipe, shard=0, device=context.device)
         with torch.no_grad():
-            state.net.load_state_dict({name: tensor + 1e-3 for name, tensor in tensors.items()})
+            state.net.load_state_dict({name: self.changed(tensor) for name, tensor in tensors.items()})
         digest = put_blob(own.sessions, pack_state(state), claim=context.claim, store=own.store)
         return Unlearned(
             constituents=[digest], resumed_after=[-1], resumed_from=[None], num_blocks=0, num_records=0,
             loop_seconds=0.0, checkpoint_seconds=0.0,
         )  # fmt: skip
+
+
+class Shatter(Shift):
+    """Forgets everything: the utility gate refuses what it makes."""
+
+    name = "shatter"
+
+    def changed(self, weights: Tensor) -> Tensor:
+        """Nothing is left of them."""
+        return torch.zeros_like(weights)

@@ -155,26 +155,29 @@ class World:
         return claim
 
     def publish(
-        self, claim: Claim, *, name: str = "churn", weights: bytes, covers: int | None = None
-    ) -> PublishedVersion:
-        """Publish a version that covers all that is sealed, or so much."""
-        manifest = self.manifest(claim, name=name, weights=weights, covers=covers)
+        self, claim: Claim, *, name: str = "churn", weights: bytes, covers: int | None = None,
+        is_treated: bool = False,
+    ) -> PublishedVersion:  # fmt: skip
+        """Publish a version that covers all that is sealed, or so much; of a settle job an empirical one."""
+        manifest = self.manifest(claim, name=name, weights=weights, covers=covers, is_treated=is_treated)
         put_blob(self.sessions, weights, claim=claim, store=self.store)
         put_blob(self.sessions, manifest.to_bytes(), claim=claim, store=self.store)
         return publish(self.sessions, claim, manifest, environment_digest=ENVIRONMENT)
 
-    def manifest(self, claim: Claim, *, name: str, weights: bytes, covers: int | None) -> Manifest:
-        """Return the manifest of what a job made."""
+    def manifest(
+        self, claim: Claim, *, name: str, weights: bytes, covers: int | None, is_treated: bool = False
+    ) -> Manifest:
+        """Return the manifest of what a job made, with an empirical method if it ``is_treated``."""
         with reading(self.sessions) as session:
             sealed = model_named(session, name, tenant=self.tenant).num_sealed
             base = base_version(session, claim.model_id)
-        is_interim = claim.kind is JobKind.INTERIM
-        method = {JobKind.TRAIN: "train", JobKind.SETTLE: "replay", JobKind.INTERIM: "shift"}[claim.kind]
+        is_empirical = is_treated or claim.kind is JobKind.INTERIM
+        method = "shift" if is_empirical else {JobKind.TRAIN: "train"}.get(claim.kind, "replay")
         return manifest_of(
             weights=weights, model=name, job=claim.job_id, covers=sealed if covers is None else covers,
-            settled=base.settled if base is not None and is_interim else None, method=method,
+            settled=base.settled if base is not None and is_empirical else None, method=method,
             parent=None if base is None else base.manifest_digest,
-            guarantee="empirical" if is_interim else "exact",
+            guarantee="empirical" if is_empirical else "exact",
         )  # fmt: skip
 
     def run(self, model: ModelId, *, name: str = "churn", weights: bytes) -> PublishedVersion:

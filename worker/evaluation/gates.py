@@ -1,5 +1,6 @@
 """The checks of one verification, collected: which gate, which only inform."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from app.domain.errors import GateFailed
@@ -28,21 +29,25 @@ class Check:
         return {**stated, "figures": dict(self.figures)}
 
 
-def evidence_of(checks: list[Check]) -> JsonObject:
-    """Return the evidence document of a version."""
-    stated: dict[str, JsonValue] = {check.name: check.to_json() for check in checks}
-    return {"format": "expunge/evidence@1", "checks": stated}
+def evidence_of(checks: list[Check], *, refused: Sequence[JsonValue] = ()) -> JsonObject:
+    """Return the evidence document of a version; ``refused`` are the attempts of the job before this one."""
+    document: JsonObject = {"format": "expunge/evidence@1", "checks": _stated(checks)}
+    return {**document, "refused": list(refused)} if refused else document
 
 
 def require_gates(checks: list[Check]) -> None:
     """Refuse publication when a gate does not hold.
 
     Raises:
-        GateFailed: names the first such gate and what it saw.
+        GateFailed: names the first such gate and what it saw; it carries the figures of all of them.
     """
-    for check in checks:
-        if check.is_gate and not check.holds:
-            raise GateFailed(f"{check.name}: {check.problem}")
+    failed = [check for check in checks if check.is_gate and not check.holds]
+    if failed:
+        raise GateFailed(f"{failed[0].name}: {failed[0].problem}", checks=_stated(failed))
+
+
+def _stated(checks: list[Check]) -> JsonObject:
+    return {check.name: check.to_json() for check in checks}
 
 
 def warnings_of(checks: list[Check]) -> list[str]:

@@ -2,10 +2,11 @@
 
 A version is judged as it is served: all constituents together, by the rule of its manifest.
 
-Both inform: an exact version is published even when accuracy falls, because refusing a lawful erasure
-keeps the person in production; and a few records have no power to show that somebody was forgotten.
+Accuracy gates empirical versions. An exact one is published even when accuracy falls, because refusing a
+lawful erasure keeps the person in production. The person's figures gate nothing: a few records have no power
+to show that somebody was forgotten.
 
-Shape suffixes: N records, * the shape of one input.
+Shape suffixes: N records, K classes, * the shape of one input.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,12 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check
 
 SAMPLE_RECORDS = 2_000
+# A class has collapsed when it keeps less than this share of its accuracy; fewer records say nothing of one.
+CLASS_FLOOR = 0.5
+CLASS_RECORDS = 10
+# Forgotten and unseen losses differ when their means lie so many standard errors apart, and so many nats.
+NUM_ERRORS = 2.0
+LEAST_MARGIN_NATS = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,25 @@ def accuracy(version: Ensemble, sample: Sample) -> float | None:
     """Return the share of records whose label the version chooses; None for an empty sample."""
     if not len(sample):
         return None
-    hits = version.labels(sample.inputs) == sample.labels
-    return round(float(hits.double().mean()), 6)
+    return round(float(_hits(version, sample).double().mean()), 6)
+
+
+def lowest_share_kept(new: Ensemble, parent: Ensemble, sample: Sample) -> float | None:
+    """Return the smallest share of its accuracy that a class kept; None without a class large enough."""
+    if not len(sample):
+        return None
+    after_N, before_N = _hits(new, sample), _hits(parent, sample)
+    shares = []
+    for label in sample.labels.unique():
+        own = sample.labels == label
+        num_before = int(before_N[own].sum())
+        if int(own.sum()) >= CLASS_RECORDS and num_before:
+            shares.append(int(after_N[own].sum()) / num_before)
+    return round(min(shares), 6) if shares else None
+
+
+def _hits(version: Ensemble, sample: Sample) -> Tensor:
+    return version.labels(sample.inputs) == sample.labels
 
 
 def remainder_check(num_training_records: Sequence[int]) -> Check:
@@ -67,9 +91,18 @@ def remainder_check(num_training_records: Sequence[int]) -> Check:
 
 
 def utility_check(
-    new: Ensemble, parent: Ensemble | None, *, held_out: Sample, retained: Sample, max_drop: float
+    new: Ensemble,
+    parent: Ensemble | None,
+    *,
+    held_out: Sample,
+    retained: Sample,
+    max_drop: float,
+    is_gate: bool = False,
 ) -> Check:
-    """Return held-out and retained accuracy, before and after; beyond ``max_drop`` it warns."""
+    """Return held-out and retained accuracy, before and after.
+
+    It does not hold when either fell by more than ``max_drop``, or when a class has collapsed.
+    """
     after = {"held_out": accuracy(new, held_out), "retained": accuracy(new, retained)}
     before = {
         "held_out": None if parent is None else accuracy(parent, held_out),
@@ -79,27 +112,50 @@ def utility_check(
         b - a for a, b in zip(after.values(), before.values(), strict=True) if a is not None and b is not None
     ]
     worst = max(drops, default=0.0)
+    samples = {"held_out": held_out, "retained": retained}
+    kept = {
+        name: None if parent is None else lowest_share_kept(new, parent, sample)
+        for name, sample in samples.items()
+    }
+    problems = [f"accuracy fell by {worst:.4f}, more than {max_drop}"] if worst > max_drop else []
+    problems += [
+        f"a class kept {share:.2f} of its accuracy on {name} records, less than {CLASS_FLOOR}"
+        for name, share in kept.items()
+        if share is not None and share < CLASS_FLOOR
+    ]
     figures: JsonObject = {
         "after": dict(after),
         "before": dict(before),
+        "lowest_class_share_kept": dict(kept),
+        "class_floor": CLASS_FLOOR,
         "num_held_out": len(held_out),
         "num_retained": len(retained),
         "max_drop_assumed": max_drop,
     }
     return Check(
         name="utility",
-        holds=worst <= max_drop,
-        is_gate=False,
+        holds=not problems,
+        is_gate=is_gate,
         power="says nothing about forgetting",
         figures=figures,
-        problem=f"accuracy fell by {worst:.4f}, more than {max_drop}" if worst > max_drop else "",
+        problem="; ".join(problems),
     )
 
 
-def person_check(new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, unseen: Sample) -> Check:
-    """Return loss and confidence of the forgotten records beside unseen ones of the same labels."""
+def person_check(
+    new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, unseen: Sample, warns: bool = False
+) -> Check:
+    """Return loss and confidence of the forgotten records beside unseen ones of the same labels.
+
+    Two-sided: where it ``warns``, a loss far above that of unseen records (forgotten too much, which is a
+    trace as well) and one far below (remembered, or easy) are both said. It never gates.
+    """
     matched = _matched(unseen, labels=forgotten.labels)
+    gap, margin = _gap_and_margin(new, forgotten, matched)
+    problem = _said_of_gap(gap, margin) if warns else ""
     figures: JsonObject = {
+        "loss_gap_nats": gap,
+        "margin_nats": margin,
         "num_records": len(forgotten),
         "forgotten_after": _figures(new, forgotten),
         "forgotten_before": None if parent is None else _figures(parent, forgotten),
@@ -107,7 +163,31 @@ def person_check(new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, u
         "num_unseen": len(matched),
     }
     power = "none for so few records: context, two-sided, never proof of forgetting"
-    return Check(name="person", holds=True, is_gate=False, power=power, figures=figures)
+    return Check(
+        name="person", holds=not problem, is_gate=False, power=power, figures=figures, problem=problem
+    )
+
+
+def _gap_and_margin(
+    version: Ensemble, forgotten: Sample, unseen: Sample
+) -> tuple[float, float] | tuple[None, None]:
+    """Return how far the forgotten records' mean loss lies above the unseen ones', and what is far."""
+    if not len(forgotten) or len(unseen) < 2:
+        return None, None
+    gone_F, never_U = _losses(version, forgotten), _losses(version, unseen)
+    error = float(never_U.std()) * (1 / len(gone_F) + 1 / len(never_U)) ** 0.5
+    gap = float(gone_F.mean() - never_U.mean())
+    return round(gap, 6), round(max(LEAST_MARGIN_NATS, NUM_ERRORS * error), 6)
+
+
+def _said_of_gap(gap: float | None, margin: float | None) -> str:
+    if gap is None or margin is None or abs(gap) <= margin:
+        return ""
+    side, meaning = ("above", "forgotten too much") if gap > 0 else ("below", "remembered, or easy")
+    return (
+        f"the forgotten records' loss lies {abs(gap):.4f} nats {side} that of unseen ones, more than "
+        f"{margin:.4f}: {meaning}"
+    )
 
 
 def _matched(unseen: Sample, *, labels: Tensor) -> Sample:
@@ -118,10 +198,14 @@ def _matched(unseen: Sample, *, labels: Tensor) -> Sample:
 def _figures(version: Ensemble, sample: Sample) -> JsonObject | None:
     if not len(sample):
         return None
-    own = sample.labels.unsqueeze(1)
-    log_shares = version.log_probabilities(sample.inputs).gather(1, own)
-    shares = version.probabilities(sample.inputs).gather(1, own)
+    shares = version.probabilities(sample.inputs).gather(1, sample.labels.unsqueeze(1))
     return {
-        "mean_loss_nats": round(float(-log_shares.mean()), 6),
+        "mean_loss_nats": round(float(_losses(version, sample).mean()), 6),
         "mean_confidence": round(float(shares.mean()), 6),
     }
+
+
+def _losses(version: Ensemble, sample: Sample) -> Tensor:
+    """Return the loss of each record (N,) in nats."""
+    log_shares_NK = version.log_probabilities(sample.inputs)
+    return -log_shares_NK.gather(1, sample.labels.unsqueeze(1)).squeeze(1)

@@ -1,14 +1,18 @@
 """prepare: fix n, find the first touched blocks, predict the cost, pick the blocks to watch."""
 
 from app.domain.errors import Refused
-from app.domain.status import JobKind
+from app.domain.policy import Policy
+from app.domain.status import Guarantee, JobKind
 from app.domain.terms import JsonObject
-from app.services.prepare import fix_scope
+from app.services.prepare import Scope, fix_scope
 from app.services.queue_job import RETRAIN
 from worker.context import JobContext
 from worker.steps.scope import scope_to_json
 from worker.unlearners import UNLEARNERS, Unlearner
 from worker.unlearners.watching import watched_blocks, watched_to_json
+
+# What follows where an empirical method may not settle.
+NEXT_METHOD = "replay"
 
 
 def prepare(context: JobContext) -> JsonObject:
@@ -18,11 +22,14 @@ def prepare(context: JobContext) -> JsonObject:
     is_train = context.claim.kind is JobKind.TRAIN
     if not is_train and (scope.is_covered or not scope.has_version):
         return {**output, "is_covered": True}
-    method = _method(context)
+    return {**output, **plan_of(context, scope, method=_method(context, scope))}
+
+
+def plan_of(context: JobContext, scope: Scope, *, method: str) -> JsonObject:
+    """Return what a method would run for a scope: blocks, seconds, and the positions to watch."""
     table = context.retained(covers=scope.covers)
     prediction = UNLEARNERS[method].predict(context, scope, table=table)
     return {
-        **output,
         "method": method,
         "prediction": prediction.to_json(),
         "predicted_seconds": _seconds(context, prediction.num_blocks),
@@ -42,17 +49,32 @@ def made_by(context: JobContext) -> Unlearner:
     return unlearner_of(context) if came_to is None else UNLEARNERS[str(came_to)]
 
 
-def _method(context: JobContext) -> str:
+def guarantee_of(context: JobContext) -> Guarantee:
+    """How strong the version is that this job has made."""
+    return made_by(context).guarantee
+
+
+def _method(context: JobContext, scope: Scope) -> str:
     policy = context.model.policy
     match context.claim.kind:
         case JobKind.TRAIN:
             return RETRAIN
         case JobKind.SETTLE:
-            return policy.final_method
+            return _final_method(policy, scope)
         case JobKind.INTERIM:
             if policy.interim_method is None:
                 raise Refused("the policy has no interim method any more")
             return policy.interim_method
+
+
+def _final_method(policy: Policy, scope: Scope) -> str:
+    if UNLEARNERS[policy.final_method].guarantee is Guarantee.EXACT:
+        return policy.final_method
+    if not policy.accept_empirical:
+        raise Refused(f"final_method: {policy.final_method} is empirical, which the policy does not accept")
+    # No chains: a method is applied to an exact version only. What treatments leave behind would add up, and
+    # of whom the last one was for there are no records left to treat again.
+    return policy.final_method if scope.is_base_exact else NEXT_METHOD
 
 
 def _seconds(context: JobContext, num_blocks: int) -> float:

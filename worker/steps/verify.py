@@ -1,14 +1,18 @@
-"""verify, in a fresh process: the gates of an exact version, and the figures that only inform."""
+"""verify, in a fresh process: the gates of a version, by its guarantee, and the figures that only inform.
+
+An exact version must show lineage and witness, and utility informs. An empirical one was built on a version
+that saw the records and does not claim otherwise: utility gates it. Both must be as served.
+"""
 
 import time
 
 import numpy as np
 from torch import nn
 
-from app.db.models import version_with_manifest
+from app.db.models import exact_ancestor, version_with_manifest
 from app.db.session import reading
 from app.db.tables import Version
-from app.domain.status import Guarantee, JobKind
+from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from app.services.references import put_blob
@@ -25,7 +29,7 @@ from worker.evaluation.served import served_check
 from worker.evaluation.traced import trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
-from worker.steps.prepare import made_by
+from worker.steps.prepare import guarantee_of
 from worker.steps.scope import prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
 from worker.training.factory import build_net
@@ -39,7 +43,7 @@ def verify(context: JobContext) -> JsonObject:
     """Return the weights digest, the files as served, and the evidence's digest; stored, not yet visible.
 
     Raises:
-        GateFailed: lineage, witness or the bytes as served do not hold.
+        GateFailed: a gate does not hold.
     """
     scope, unlearned = scope_of(context), unlearned_by(context)
     nets = [_trained(context, blob, shard=shard) for shard, blob in enumerate(unlearned.constituents)]
@@ -56,8 +60,10 @@ def verify(context: JobContext) -> JsonObject:
         *_trace(unlearned),
         *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
     ]
-    evidence = _store(context, canonical_json(evidence_of(checks)))
     require_gates(checks)
+    refused = context.output_of("refused").get("attempts", [])
+    assert isinstance(refused, list)
+    evidence = _store(context, canonical_json(evidence_of(checks, refused=refused)))
     return {
         "weights_digest": digest,
         "files": list(files),
@@ -69,8 +75,8 @@ def verify(context: JobContext) -> JsonObject:
 
 
 def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Check]:
-    if made_by(context).guarantee is not Guarantee.EXACT:
-        return []  # an empirical version is built on one that saw the records: it does not claim otherwise
+    if guarantee_of(context) is not Guarantee.EXACT:
+        return []
     check = lineage_check(
         context,
         scope,
@@ -108,12 +114,11 @@ def _timed_witness(
 
 
 def _witness(context: JobContext, scope: Scope, *, loader: Loader, files: list[Digest]) -> list[Check]:
-    if context.claim.kind is not JobKind.SETTLE or not scope.first_touched:
+    is_exact = guarantee_of(context) is Guarantee.EXACT
+    if context.claim.kind is not JobKind.SETTLE or not is_exact or not scope.first_touched:
         return []
-    if made_by(context).guarantee is not Guarantee.EXACT:
-        return []  # nothing is claimed that recomputing blocks could show
     # Equal weights give equal files.
-    pairs = zip(files, _parent_files(context), strict=True)
+    pairs = zip(files, _files_of(context, _base(context)), strict=True)
     unmoved = {shard for shard, (new, old) in enumerate(pairs) if new == old}
     prediction = prediction_of(context)
     work = planned_work(
@@ -143,7 +148,8 @@ def _context_checks(
     retained: RecordTable,
     forgotten: RecordTable,
 ) -> list[Check]:
-    new, parent = Ensemble(nets, combine=context.recipe.model.combine), _parent(context)
+    new, is_empirical = _ensemble(context, nets), guarantee_of(context) is Guarantee.EMPIRICAL
+    parent = _parent(context)
     held_out = sample_of(loader, retained.held_out())
     utility = utility_check(
         new,
@@ -151,6 +157,7 @@ def _context_checks(
         held_out=held_out,
         retained=sample_of(loader, retained.training()),
         max_drop=context.model.policy.max_drop,
+        is_gate=is_empirical,
     )
     shard_N = retained.training().shard_N
     remainder = remainder_check(np.bincount(shard_N, minlength=len(context.shards)).tolist())
@@ -158,7 +165,8 @@ def _context_checks(
         return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    return [utility, remainder, person_check(new, parent, forgotten=person, unseen=held_out)]
+    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical)
+    return [utility, remainder, about]
 
 
 def _base(context: JobContext) -> Version | None:
@@ -167,21 +175,40 @@ def _base(context: JobContext) -> Version | None:
         return version_with_manifest(session, context.claim.model_id, digest=scope_of(context).base)
 
 
+def _compared_version(context: JobContext) -> Version | None:
+    """Return the version that accuracy is compared with.
+
+    For an empirical one the exact version behind it, while its bytes are there: along a row of interim
+    versions each might fall a little below the one before.
+    """
+    base = _base(context)
+    if base is None or guarantee_of(context) is Guarantee.EXACT:
+        return base
+    with reading(context.installation.sessions) as session:
+        exact = exact_ancestor(session, context.claim.model_id)
+    if exact is None or exact.settled != base.settled or exact.status == VersionStatus.PURGED:
+        return base
+    return exact
+
+
 def _parent(context: JobContext) -> Ensemble | None:
-    """Return the version that this one follows, as it is served."""
+    """Return the version that accuracy is compared with, as it is served."""
     nets = []
-    for shard, digest in enumerate(_parent_files(context)):
+    for shard, digest in enumerate(_files_of(context, _compared_version(context))):
         net = build_net(context.recipe, shard=shard, device=context.device)
         tensors, _ = unpack(context.installation.store.get(digest))
         net.load_state_dict(tensors)
         nets.append(net)
-    return Ensemble(nets, combine=context.recipe.model.combine) if nets else None
+    return _ensemble(context, nets) if nets else None
 
 
-def _parent_files(context: JobContext) -> list[Digest]:
-    """Return the blobs of the parent's constituents in shard order; none without a parent."""
-    parent = _base(context)
-    if parent is None:
+def _ensemble(context: JobContext, nets: list[nn.Module]) -> Ensemble:
+    return Ensemble(nets, combine=context.recipe.model.combine)
+
+
+def _files_of(context: JobContext, version: Version | None) -> list[Digest]:
+    """Return the blobs of a version's constituents in shard order; none without a version."""
+    if version is None:
         return []
-    manifest = Manifest.from_bytes(context.installation.store.get(parent.manifest_digest))
+    manifest = Manifest.from_bytes(context.installation.store.get(version.manifest_digest))
     return [file.digest for file in manifest.constituents]

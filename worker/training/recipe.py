@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from app.domain.policy import Policy
+from app.domain.policy import Policy, require_methods
 from app.domain.terms import JsonObject
 from models_store.manifest import Combine, digest_json
 
@@ -238,15 +238,15 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
         raise RecipeRefused(f"{path}: not TOML: {error}") from error
     policy = values.pop("policy", {})
     try:
-        read = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+        recipe, policy = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
     except ValidationError as error:
         raise RecipeRefused(f"{path}: {problems_of(error)}") from error
     try:
-        plan = read[0].plan
-        read[1].require_plan(num_blocks=plan.blocks, num_passes=plan.passes)
+        require_methods(policy)
+        policy.require_plan(num_blocks=recipe.plan.blocks, num_passes=recipe.plan.passes)
     except ValueError as error:
         raise RecipeRefused(f"{path}: policy.{error}") from error
-    return read
+    return recipe, policy
 
 
 def recipe_from_json(values: JsonObject) -> Recipe:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from app.db.models import alias_moves
 from app.db.session import reading
 from app.db.tables import Job
 from app.domain.policy import EMPIRICAL_METHODS, EXACT_METHODS
@@ -80,6 +81,24 @@ def test_an_exact_version_that_was_overtaken_ends_under_an_interim_one(shifting:
     history = [(row.covers, row.settled) for row in shifting.versions]
     assert history == [(0, 0), (2, 0), (1, 1), (2, 1), (2, 2)]
     assert {row.status for row in shifting.versions[:-1]} == {VersionStatus.PURGED}
+
+
+def test_an_interim_version_that_is_ready_after_the_exact_one_is_never_served(shifting: Lab) -> None:
+    person = shifting.in_block(2)[0]
+    expected = shifting.straight_digest(without=[person])
+    shifting.world.sealed(person)
+    jobs = claims(shifting)
+    late = shifting.advance(jobs[JobKind.INTERIM], until="publish")
+    weights = late.output_of("verify")["files"]
+    assert isinstance(weights, list)
+    shifting.finish(jobs[JobKind.SETTLE])
+    shifting.finish(late.claim)
+    assert shifting.work().weights_digest == expected
+    with reading(shifting.own.sessions) as session:
+        moves = alias_moves(session, shifting.model_id, alias="current")
+    assert [move.to_number for move in moves] == [1, 2]
+    assert [(row.covers, row.settled) for row in shifting.versions] == [(0, 0), (1, 1)]
+    assert not any(shifting.own.store.has(str(digest)) for digest in weights)
 
 
 def test_the_policy_knows_the_methods_of_the_registry() -> None:

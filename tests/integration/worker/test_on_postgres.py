@@ -16,8 +16,11 @@ from tests.integration.worker.test_crashes import (
     step_named,
     take_over,
 )
+from tests.integration.worker.test_two_tiers import require_a_treated_end_and_then_an_exact_one
+from tests.support.methods import Shift
 from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, recipe_of
+from worker.unlearners import UNLEARNERS
 
 _TRAINED = "trained"
 
@@ -101,3 +104,8 @@ def test_who_lost_the_lease_writes_nothing(lab: Lab) -> None:
     lab.world.expire(claim)
     assert lab.claim(owner="somebody else") is not None
     require_refused(lab, stale.claim)
+
+
+def test_a_treated_person_is_settled_by_the_next_replay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(UNLEARNERS, Shift.name, Shift())
+    require_a_treated_end_and_then_an_exact_one(lab)

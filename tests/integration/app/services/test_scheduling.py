@@ -4,6 +4,7 @@ import pytest
 
 from app.db.session import reading, writing
 from app.db.tables import Job, Model, Request, Worker
+from app.domain import policy as policy_rules
 from app.domain.errors import PolicyRefused
 from app.domain.prior import DeletionPrior, PriorKind
 from app.domain.scheduling import predicted_settle_seconds
@@ -146,6 +147,9 @@ def test_a_policy_without_a_window_lets_the_waiting_job_start(world: World, mode
         ("max_drop", 2),
         ("final_method", "magic"),
         ("interim_method", "magic"),
+        ("interim_method", "retrain"),
+        ("accept_empirical", "perhaps"),
+        ("when_gate_fails", "retry"),
         ("no_such_setting", 1),
     ],
 )
@@ -191,6 +195,16 @@ def test_a_prior_that_was_set_is_the_one_that_is_read_again(world: World, model:
     change_policy(world.sessions, "churn", {"prior": weights}, tenant=world.tenant)
     kept = change_policy(world.sessions, "churn", {"checkpoints": "prior"}, tenant=world.tenant)
     assert kept.prior == DeletionPrior(kind=PriorKind.WEIGHTS, weights=(0, 1, 2, 3.5))
+
+
+def test_an_empirical_final_method_needs_the_word_for_it(
+    world: World, model: ModelId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_rules, "EMPIRICAL_METHODS", ("shift",))
+    with pytest.raises(PolicyRefused, match=r"^final_method: shift is empirical"):
+        change_policy(world.sessions, "churn", {"final_method": "shift"}, tenant=world.tenant)
+    accepted = {"final_method": "shift", "accept_empirical": True}
+    assert change_policy(world.sessions, "churn", accepted, tenant=world.tenant).settles_empirically
 
 
 def _requests(world: World) -> list[str]:

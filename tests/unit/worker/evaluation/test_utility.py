@@ -1,4 +1,4 @@
-"""Accuracy and the person's figures: they inform, warn beyond max_drop, and gate nothing."""
+"""Accuracy gates empirical versions and informs of exact ones; the person's figures gate nothing."""
 
 import math
 
@@ -112,3 +112,58 @@ def test_a_constituent_that_had_nobody_to_learn_from_is_flagged(left: list[int],
     check = remainder_check(left)
     assert (check.holds, check.problem, check.is_gate) == (not problem, problem, False)
     assert check.figures["num_training_records"] == sum(left)
+
+
+class Misses(Says):
+    """Takes so many records of class 1 for class 0."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.num = num
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits (N, 2)."""
+        answers = inputs.clone()
+        missed = inputs.argmax(dim=1).nonzero()[: self.num, 0]
+        answers[missed] = inputs[missed].flip(1)
+        return answers
+
+
+@pytest.mark.parametrize(
+    ("num_of_class", "num_missed", "kept"), [(10, 5, 0.5), (10, 6, 0.4), (9, 9, None), (20, 20, 0.0)]
+)
+def test_a_class_that_keeps_less_than_half_of_its_accuracy_has_collapsed(
+    num_of_class: int, num_missed: int, kept: float | None
+) -> None:
+    probe = sample(*[0] * 1000, *[1] * num_of_class)
+    check = utility_check(
+        Misses(num_missed), Says(), held_out=probe, retained=NOBODY, max_drop=1.0, is_gate=True
+    )
+    lowest = 1.0 if kept is None else kept
+    assert check.figures["lowest_class_share_kept"] == {"held_out": lowest, "retained": None}
+    assert (check.holds, check.is_gate) == (lowest >= 0.5, True)
+
+
+def graded(*confidences: float) -> Sample:
+    """Records of class 1, of each confidence one."""
+    inputs = torch.tensor([[0.0, c] for c in confidences])
+    return Sample(inputs=inputs, labels=torch.ones(len(confidences), dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "word"), [(-9.0, "forgotten too much"), (1.0, ""), (30.0, "remembered, or easy")]
+)
+@pytest.mark.parametrize("warns", [False, True])
+def test_a_loss_far_from_that_of_unseen_records_is_said_on_either_side(
+    confidence: float, word: str, warns: bool
+) -> None:
+    unseen = graded(*[0.9, 1.0, 1.1] * 20)
+    check = person_check(Says(), None, forgotten=graded(confidence), unseen=unseen, warns=warns)
+    losses = torch.log1p((-unseen.inputs[:, 1].double()).exp())
+    margin = max(0.05, 2 * float(losses.std()) * (1 + 1 / len(unseen)) ** 0.5)
+    gap = math.log1p(math.exp(-confidence)) - float(losses.mean())
+    assert check.figures["margin_nats"] == pytest.approx(margin, abs=1e-6)
+    assert check.figures["loss_gap_nats"] == pytest.approx(gap, abs=1e-6)
+    assert check.holds is (not warns or not word)
+    assert word in check.problem or not warns
+    assert not check.is_gate

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.domain import policy as policy_rules
 from app.domain.policy import Policy
 from worker.training.recipe import RecipeRefused, read_recipe, recipe_from_json
 
@@ -60,6 +61,9 @@ WRONG = {
         "", '\n[policy]\nprior = {kind = "weights", weights = [0, 0, 0, 0, 0, 0, 0, 0]}'
     ),
     "policy.prior.weights: give 8": ("", '\n[policy]\nprior = {kind = "weights", weights = [1, 2]}'),
+    "policy.final_method": ("", '\n[policy]\nfinal_method = "magic"\naccept_empirical = true'),
+    "policy.interim_method": ("", '\n[policy]\ninterim_method = "replay"'),
+    "policy.when_gate_fails": ("", '\n[policy]\nwhen_gate_fails = "retry"'),
     "execution.dtype": ("", '\n[execution]\ndtype = "float16"'),
 }  # fmt: skip
 
@@ -77,6 +81,17 @@ def test_a_wrong_field_is_refused_by_its_name(tmp_path: Path, field: str) -> Non
     with pytest.raises(RecipeRefused) as refused:
         read_recipe(written(tmp_path, text))
     assert f"recipe.toml: {field}" in str(refused.value)
+
+
+def test_an_empirical_final_method_needs_the_word_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_rules, "EMPIRICAL_METHODS", ("shift",))
+    text = GOOD + '\n[policy]\nfinal_method = "shift"'
+    with pytest.raises(RecipeRefused, match=r"recipe.toml: policy.final_method: shift is empirical"):
+        read_recipe(written(tmp_path, text))
+    _, policy = read_recipe(written(tmp_path, text + "\naccept_empirical = true"))
+    assert policy.settles_empirically
 
 
 @pytest.mark.parametrize("text", ["name = ", "[plan"])
