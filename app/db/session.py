@@ -117,6 +117,21 @@ def reading(sessions: Sessions) -> Iterator[Session]:
 
 
 @contextmanager
+def writing_once(sessions: Sessions) -> Iterator[Session]:
+    """One transaction whose last statement is the only one that writes.
+
+    On a server that statement is a transaction of its own, durable when it has been answered: that saves the
+    round trips of BEGIN and COMMIT. A second one that writes would be a second transaction.
+    """
+    if sessions.kw["bind"].dialect.name == "sqlite":
+        with writing(sessions) as session:
+            yield session
+    else:
+        with reading(sessions) as session:
+            yield session
+
+
+@contextmanager
 def _turn(session: Session) -> Iterator[None]:
     """Let the writers of one process wait in a row on SQLite, which has one writer at a time anyway.
 
