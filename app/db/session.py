@@ -117,6 +117,16 @@ def reading(sessions: Sessions) -> Iterator[Session]:
 
 
 @contextmanager
+def asking(sessions: Sessions) -> Iterator[Connection]:
+    """As ``reading``, for statements that return columns: a session's bookkeeping costs as much as they."""
+    engine: Engine = sessions.kw["bind"]
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+@contextmanager
 def writing_once(sessions: Sessions) -> Iterator[Session]:
     """One transaction whose last statement is the only one that writes.
 
