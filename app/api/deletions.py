@@ -16,6 +16,7 @@ from app.api.deps import (
 )
 from app.api.door import idempotency_of, submission_of
 from app.api.errors import Documented, documented
+from app.api.plain import plain_post, plain_read, plainly
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import (
     AcknowledgementOut,
@@ -50,6 +51,7 @@ _RECEIPT: Documented = {
     "/deletions", status_code=202, operation_id="createDeletion", dependencies=[Depends(require_json)],
     responses=documented(400, 409, 413, 415, 422),
 )  # fmt: skip
+@plainly(plain_post)
 def create_deletion(
     own: TryDep, body: DeletionIn, response: Response, context: ContextDep, caller: Creates,
     key: IdempotencyKeyDep,
@@ -79,6 +81,7 @@ def get_deletions(
 
 
 @router.get("/deletions/{deletion_id}", operation_id="getDeletion", responses=documented(404))
+@plainly(plain_read)
 def get_deletion(
     deletion_id: DeletionId, response: Response, context: ContextDep, caller: ReadsDeletions
 ) -> AdminDeletionOut | DeletionOut:

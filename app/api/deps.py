@@ -102,7 +102,8 @@ Administers = Annotated[Caller, Depends(allowed(Scope.ADMIN))]
 ReadsVersions = Annotated[Caller, Depends(allowed(Scope.VERSIONS_READ))]
 MovesAliases = Annotated[Caller, Depends(allowed(Scope.ALIASES_WRITE))]
 
-DeletionId = Annotated[str, Path(pattern=r"^del_[0-9a-f]{32}$")]
+DELETION_ID = r"^del_[0-9a-f]{32}$"
+DeletionId = Annotated[str, Path(pattern=DELETION_ID)]
 PathName = Annotated[str, Path(pattern=r"^[^\x00]{1,255}$")]
 AliasName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 

@@ -11,6 +11,7 @@ import structlog
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
+from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import let_in
 from app.db.ids import new_id
@@ -19,6 +20,8 @@ from app.services.submit import Try
 _log = structlog.get_logger()
 _WITHOUT_EFFECT = ("GET", "HEAD")
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
 
 class RepeatingRoute(APIRoute):
     """A route that lets its caller in, and whose handler runs a second time when its connection was lost."""
@@ -26,9 +29,9 @@ class RepeatingRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, let_in(endpoint), **options)
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """Return the handler of a request."""
-        handle = super().get_route_handler()
+        handle = self._by_the_short_way(super().get_route_handler())
 
         async def handle_again(request: Request) -> Response:
             try:
@@ -40,6 +43,24 @@ class RepeatingRoute(APIRoute):
             return await handle(request)
 
         return handle_again
+
+    def _by_the_short_way(self, handle: Handler) -> Handler:
+        """Return the handler with the endpoint's short way (``app.api.plain``) before it, if it has one."""
+        read, status = getattr(self.endpoint, "plainly", None), self.status_code or 200
+        if read is None:
+            return handle
+
+        async def handle_plainly(request: Request) -> Response:
+            arguments = await read(request)
+            if arguments is None:
+                return await handle(request)
+            shown = await run_in_threadpool(self.endpoint, **arguments)
+            answer = Response(shown.model_dump_json(), status_code=status, media_type="application/json")
+            given = arguments["response"].headers.raw
+            answer.headers.raw.extend(pair for pair in given if pair[0] != b"content-length")
+            return answer
+
+        return handle_plainly
 
 
 async def get_try(request: Request) -> Try:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.db.session import epoch_now
@@ -36,9 +36,9 @@ _KEY = select(
 ).where(ApiKey.prefix == bindparam("prefix"))
 
 
-def key_with_prefix(session: Session, prefix: str) -> KeyFacts | None:
+def key_with_prefix(connection: Connection, prefix: str) -> KeyFacts | None:
     """Return the key with this public part, whatever its tenant."""
-    row = session.connection().execute(_KEY, {"prefix": prefix}).one_or_none()
+    row = connection.execute(_KEY, {"prefix": prefix}).one_or_none()
     return None if row is None else KeyFacts(*row)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Connection,
     LargeBinary,
     ScalarSelect,
     Select,
@@ -185,13 +186,13 @@ class Standing:
     model_names: tuple[str, ...]
 
 
-def standing_and_time(session: Session, request_id: str, *, tenant: str) -> tuple[Standing, float]:
+def standing_and_time(connection: Connection, request_id: str, *, tenant: str) -> tuple[Standing, float]:
     """Return where a request of a tenant stands, and the time, in one statement whoever the subject is.
 
     Raises:
         NotFound: the tenant has no such request.
     """
-    rows = session.connection().execute(_STANDING, {"request_id": request_id, "tenant": tenant}).all()
+    rows = connection.execute(_STANDING, {"request_id": request_id, "tenant": tenant}).all()
     if not rows:
         raise NotFound("no such deletion request")
     *columns, _, at = rows[0]

@@ -117,6 +117,31 @@ def reading(sessions: Sessions) -> Iterator[Session]:
 
 
 @contextmanager
+def asking(sessions: Sessions) -> Iterator[Connection]:
+    """As ``reading``, for statements that return columns: a session's bookkeeping costs as much as they."""
+    engine: Engine = sessions.kw["bind"]
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
+@contextmanager
+def writing_once(sessions: Sessions) -> Iterator[Session]:
+    """One transaction whose last statement is the only one that writes.
+
+    On a server that statement is a transaction of its own, durable when it has been answered: that saves the
+    round trips of BEGIN and COMMIT. A second one that writes would be a second transaction.
+    """
+    if sessions.kw["bind"].dialect.name == "sqlite":
+        with writing(sessions) as session:
+            yield session
+    else:
+        with reading(sessions) as session:
+            yield session
+
+
+@contextmanager
 def _turn(session: Session) -> Iterator[None]:
     """Let the writers of one process wait in a row on SQLite, which has one writer at a time anyway.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from app.db.ids import new_id
 from app.db.jobs import now
 from app.db.keys import KeyFacts, key_named, key_with_prefix, keys_of
-from app.db.session import Sessions, reading, writing
+from app.db.session import Sessions, asking, reading, writing
 from app.db.tables import ApiKey
 from app.domain.access import Caller, Scope
 from app.domain.errors import KeyRefused
@@ -80,8 +80,8 @@ def authenticate(sessions: Sessions, token: str) -> Caller:
     parts = _TOKEN.fullmatch(token)
     if parts is None:
         raise KeyRefused("the API key is not valid")
-    with reading(sessions) as session:
-        key = key_with_prefix(session, parts[1])
+    with asking(sessions) as connection:
+        key = key_with_prefix(connection, parts[1])
     known = _NO_HASH if key is None else key.secret_hash
     is_right = secrets.compare_digest(_hash(parts[2]), known)
     if key is None or not is_right or not _is_live(key, at=key.at):

@@ -22,7 +22,7 @@ from app.db.requests import (
     standing_and_time,
     targets_of_requests,
 )
-from app.db.session import Sessions, reading
+from app.db.session import Sessions, asking, reading
 from app.db.tables import Event, Job, Request, Target, Version
 from app.domain.access import Caller
 from app.domain.errors import ReceiptNotReady
@@ -137,10 +137,11 @@ class TrailView:
 
 def show_deletion(sessions: Sessions, request_id: str, *, caller: Caller) -> DeletionView:
     """Return where a request stands, as far as the caller may know."""
+    if not caller.is_admin:
+        with asking(sessions) as connection:
+            standing, at = standing_and_time(connection, request_id, tenant=caller.tenant)
+        return _shown_view(standing, standing.model_names, at=at)
     with reading(sessions) as session:
-        if not caller.is_admin:
-            standing, at = standing_and_time(session, request_id, tenant=caller.tenant)
-            return _shown_view(standing, standing.model_names, at=at)
         request, at = request_and_time(session, request_id, tenant=caller.tenant)
         return _views(session, [request], is_admin=True, at=at)[0]
 

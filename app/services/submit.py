@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
 from app.db.models import names_of_datasets
 from app.db.requests import ModelInScope, Surroundings, look_before_submitting, request_by_id
-from app.db.session import Sessions, reading, writing
+from app.db.session import Sessions, reading, writing_once
 from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Target
+from app.db.together import Values, store_together
 from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
 from app.domain.status import RequestStatus, TargetStatus
@@ -23,14 +22,6 @@ from app.services.events import first_event
 from models_store.manifest import canonical_json
 
 SUPPRESSION_SECONDS = SUPPRESSION_YEARS * 365 * DAY_SECONDS
-
-Values = dict[str, Any]
-"""One row: column name -> value."""
-
-
-_TABLES: tuple[type[Table], ...] = (Request, Target, Suppression, IdempotencyKey, Event)
-# Built once: building a statement costs more than the database needs to run it.
-_INSERT = {table: insert(table) for table in _TABLES}
 
 
 @dataclass(frozen=True)
@@ -119,7 +110,7 @@ def acknowledge(
     )
     for is_last in (False, True):
         try:
-            with writing(sessions) as session:
+            with writing_once(sessions) as session:
                 request = _stored(session, order, may_be_there=own.is_repeat or is_last)
             return _acknowledgement(request)
         except IntegrityError:
@@ -157,7 +148,7 @@ def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
     first = _first_posting(found, order)
     if first is not None:
         if found.keyed is None:
-            _insert(session, IdempotencyKey, _first_answer(first, order, at=found.at))
+            store_together(session, {IdempotencyKey: _first_answer(first, order, at=found.at)})
         return request_by_id(session, first, tenant=order.tenant)
     return _new_request(session, order, found=found)
 
@@ -179,7 +170,7 @@ def _first_posting(found: Surroundings, order: _Order) -> str | None:
 
 
 def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Request:
-    """Store the request with all that belongs to it: as few statements as there are tables."""
+    """Store the request with all that belongs to it."""
     submission, posted_at = order.submission, found.at
     if submission.due_at is not None and submission.due_at <= posted_at:
         raise DueDatePassed("due_at lies in the past")
@@ -205,18 +196,15 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
         seal_at=seal_at,
         reveal_at=seal_at + _predicted_seconds(models),
     )
-    _insert(session, Request, [_values(request)])
-    _insert(session, Target, _targets(request, models))
-    _insert(session, Suppression, _suppressions(request, submission))
-    _insert(session, IdempotencyKey, _first_answer(request.id, order, at=posted_at))
-    _insert(session, Event, [_values(first_event(request.id, "received", at=posted_at))])
+    rows: dict[type[Table], list[Values]] = {
+        Request: [_values(request)],
+        Target: _targets(request, models),
+        Suppression: _suppressions(request, submission),
+        IdempotencyKey: _first_answer(request.id, order, at=posted_at),
+        Event: [_values(first_event(request.id, "received", at=posted_at))],
+    }
+    store_together(session, rows)
     return request
-
-
-def _insert(session: Session, table: type[Table], rows: list[Values]) -> None:
-    """Insert rows that nobody looks at again in this transaction, past the session's bookkeeping."""
-    if rows:
-        session.connection().execute(_INSERT[table], rows)
 
 
 def _values(row: Table) -> Values:
@@ -274,6 +262,7 @@ def _targets(request: Request, models: Sequence[ModelInScope]) -> list[Values]:
             "model_id": model.id,
             "posted_at": request.posted_at,
             "status": TargetStatus.SCHEDULED,
+            "is_late": False,
         }
         for model in models
     ]
