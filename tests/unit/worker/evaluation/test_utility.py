@@ -137,7 +137,7 @@ def test_a_class_that_keeps_less_than_half_of_its_accuracy_has_collapsed(
 ) -> None:
     probe = sample(*[0] * 1000, *[1] * num_of_class)
     check = utility_check(
-        Misses(num_missed), Says(), held_out=probe, retained=NOBODY, max_drop=1.0, is_gate=True
+        Ensemble([Misses(num_missed)]), RIGHT, held_out=probe, retained=NOBODY, max_drop=1.0, is_gate=True
     )
     lowest = 1.0 if kept is None else kept
     assert check.figures["lowest_class_share_kept"] == {"held_out": lowest, "retained": None}
@@ -158,7 +158,7 @@ def test_a_loss_far_from_that_of_unseen_records_is_said_on_either_side(
     confidence: float, word: str, warns: bool
 ) -> None:
     unseen = graded(*[0.9, 1.0, 1.1] * 20)
-    check = person_check(Says(), None, forgotten=graded(confidence), unseen=unseen, warns=warns)
+    check = person_check(RIGHT, None, forgotten=graded(confidence), unseen=unseen, warns=warns)
     losses = torch.log1p((-unseen.inputs[:, 1].double()).exp())
     margin = max(0.05, 2 * float(losses.std()) * (1 + 1 / len(unseen)) ** 0.5)
     gap = math.log1p(math.exp(-confidence)) - float(losses.mean())
