@@ -44,7 +44,7 @@ class DyingStore(BlobStore):
 class ResumesLate(Replay):
     """Resumes from the state after the first touched block: the fault of one public re-implementation."""
 
-    def _resume_point(
+    def resume_point(
         self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
     ) -> ResumePoint:
         return kept_state(context, position=scope.first_touched[shard])
@@ -69,10 +69,10 @@ class ResumesLateAndDeniesIt(ResumesLate):
 class LosesOptimizerState(ResumesLateAndDeniesIt):
     """Resumes at the right place with the right weights and a new optimizer."""
 
-    def _resume_point(
+    def resume_point(
         self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
     ) -> ResumePoint:
-        honest = Replay()._resume_point(context, scope, shard=shard, keys=keys, own=own)
+        honest = Replay().resume_point(context, scope, shard=shard, keys=keys, own=own)
         assert honest.checkpoint is not None
         state = restore(
             _bytes(context, honest.checkpoint), context.recipe, shard=shard, device=context.device
@@ -135,7 +135,7 @@ class _From(Replay):
         super().__init__()
         object.__setattr__(self, "_position", position)
 
-    def _resume_point(
+    def resume_point(
         self, context: JobContext, scope: Scope, *, shard: int, keys: list[str], own: bool
     ) -> ResumePoint:
         return kept_state(context, position=self._position)
