@@ -37,6 +37,7 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.replay
+	$(BIN)/python -m benchmarks.certified
 	$(BIN)/python -m benchmarks.door
 	$(BIN)/python -m benchmarks.render
 

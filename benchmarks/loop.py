@@ -113,25 +113,34 @@ def bare(bench: Bench) -> str:
 def prepare(source: SourceTable) -> Bench:
     """Lay the records out for both loops and write down the batches that the plan makes."""
     recipe, _ = read_recipe(RECIPE)
-    layout = Layout(shape=tuple(source.features.shape[1:]), dtype=source.features.dtype.str, num_classes=10)
-    rows = np.zeros(len(source.labels), dtype=layout.row_dtype)
-    rows["features"], rows["label"] = source.features, source.labels
-    table = _table(source, recipe, rows).training()
-    data = recipe.data
-    loader = Loader(
-        DataFile(layout=layout, rows=rows),
-        table,
-        transform=Transform(scale=data.scale, mean=data.mean, std=data.std, shape=layout.shape),
-        device=CPU,
-        resident_bytes=rows.nbytes,
-    )
+    file, table = lay_out(source, recipe)
     return Bench(
         recipe=recipe,
         table=table,
-        loader=loader,
-        images=torch.from_numpy(np.ascontiguousarray(rows["features"])),
-        labels=torch.from_numpy(np.ascontiguousarray(rows["label"])),
+        loader=loader_of(file, table, recipe),
+        images=torch.from_numpy(np.ascontiguousarray(file.rows["features"])),
+        labels=torch.from_numpy(np.ascontiguousarray(file.rows["label"])),
         batches=[batch for block in range(NUM_BLOCKS) for batch in _batches(table, recipe, block=block)],
+    )
+
+
+def lay_out(source: SourceTable, recipe: Recipe) -> tuple[DataFile, RecordTable]:
+    """Return the records in memory and the plan of those that are trained on."""
+    layout = Layout(shape=tuple(source.features.shape[1:]), dtype=source.features.dtype.str, num_classes=10)
+    rows = np.zeros(len(source.labels), dtype=layout.row_dtype)
+    rows["features"], rows["label"] = source.features, source.labels
+    return DataFile(layout=layout, rows=rows), _table(source, recipe, rows).training()
+
+
+def loader_of(file: DataFile, table: RecordTable, recipe: Recipe) -> Loader:
+    """Return a loader that holds all records of a table."""
+    data = recipe.data
+    return Loader(
+        file,
+        table,
+        transform=Transform(scale=data.scale, mean=data.mean, std=data.std, shape=file.layout.shape),
+        device=CPU,
+        resident_bytes=file.rows.nbytes,
     )
 
 
