@@ -347,6 +347,10 @@ def page_of_requests(
     by, pool = _order_and_pool(session, filters, tenant=tenant, as_shown_at=as_shown_at)
     if after is not None:
         pool = pool.where(tuple_(*by) < tuple_(*after))
+    # Whoever comes after an earlier date is due before the later one too. Told both, PostgreSQL begins at the
+    # later and reads all that lies between.
+    if filters.due_before is not None and (after is None or after[0] >= filters.due_before):
+        pool = pool.where(Request.due_at < filters.due_before)
     order = [column.desc() for column in by]
     parts = [
         pool.where(part).order_by(*order).limit(limit).subquery().select()
@@ -369,7 +373,7 @@ def _sort_column(filters: Filters) -> InstrumentedAttribute[float]:
 def _order_and_pool(
     session: Session, filters: Filters, *, tenant: str, as_shown_at: float | None
 ) -> tuple[tuple[InstrumentedAttribute[float], InstrumentedAttribute[str]], Select[str]]:
-    """Return by what a list is sorted, and the query of all its ids but for the status.
+    """Return by what a list is sorted, and the query of all its ids but for the status and the due date.
 
     A model's requests are found through its targets, which know when they were posted.
     """
@@ -383,8 +387,6 @@ def _order_and_pool(
         pool = pool.where(Target.model_id == (model_id or ""))
         if as_shown_at is not None:
             pool = pool.where(Target.is_late.is_(False))
-    if filters.due_before is not None:
-        pool = pool.where(Request.due_at < filters.due_before)
     return by, pool.where(Request.tenant == tenant)
 
 
