@@ -2,7 +2,7 @@
 
 `headline`: 60 deletions over six seeds that chose nothing, half of them mislabelled, subjects of 1 and 5
 records; deletions without a stitch count as the exact replays that they were. `sweep`: blocks, place, size
-and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. None of
+and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. `sisa`: shards beside it. None of
 the figures on accuracy, loss or disagreement is proof of forgetting: doing nothing stands beside each.
 """
 
@@ -20,9 +20,10 @@ from rich.progress import track
 
 from app.domain.policy import StitchRule
 from benchmarks.homes import RECIPES
-from benchmarks.mnist import MnistMissing, mnist_folder
+from benchmarks.mnist import mnist_folder
+from benchmarks.packages import DataMissing
 from benchmarks.results import FOLDER, Row, Sheet, print_rows, sheet, write_rows
-from benchmarks.stitch import backdoor, headline, order, sweep
+from benchmarks.stitch import backdoor, headline, order, sisa, sweep
 from benchmarks.stitch.images import Images, images_of
 from worker.data.sources import SourceOptions, read_source
 from worker.training.recipe import Recipe, read_recipe
@@ -41,7 +42,7 @@ def main() -> int:
     options = _options()
     try:
         images = images_of(read_source(str(mnist_folder()), format="idx", options=SourceOptions()))
-    except MnistMissing as error:
+    except DataMissing as error:
         print(f"stitch: {error}", file=sys.stderr)
         return 2
     recipe, policy = read_recipe(RECIPES / "mnist-stitch.toml")
@@ -91,11 +92,22 @@ def run_backdoor(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) 
     return backdoor.rows_of(made, _run(work))
 
 
+def run_sisa(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+    """Return what shards save and cost."""
+    work = [
+        (sisa.one_sisa, (recipe, images, num_shards, seed))
+        for num_shards in sisa.SHARDS
+        for seed in OTHER_SEEDS
+    ]
+    return sisa.rows_of(made, _run(work))
+
+
 PARTS: dict[str, Callable[[Sheet, Recipe, Images, StitchRule], list[Row]]] = {
     "headline": run_headline,
     "sweep": run_sweep,
     "order": run_order,
     "backdoor": run_backdoor,
+    "sisa": run_sisa,
 }
 
 

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from app.domain.policy import CheckpointPlacement, StitchRule
+from app.domain.policy import CheckpointPlacement, Policy, StitchRule
 from benchmarks.results import Row, Sheet
 from benchmarks.stitch.figures import clustered_interval, distance, outputs_of
 from benchmarks.stitch.images import Images, Person, drawn_people, mislabelled
 from benchmarks.stitch.training import Deletion, Stitched, Training, seeded, transform_of
 from worker.training.placement import kept_positions, resume_before
-from worker.training.recipe import Recipe
+from worker.training.recipe import PlanPart, Recipe
 
+SQRT = Policy(checkpoints=CheckpointPlacement.SQRT)
 PAPER_RATIO = {"mnist": 66.7, "cifar": 33.3}
 SIZES = tuple((size, is_wrong) for size in (1, 5) for is_wrong in (False, True)) * 2 + ((1, True), (5, False))
 
@@ -101,7 +102,7 @@ class Stage:
             why=stitched.ruling.why,
             num_points=0 if stopped is None else stopped - deletion.last_block + 1,
             blocks_run=blocks_run,
-            blocks_sqrt=blocks_run + sqrt_gap(deletion.first_block, num_blocks=num_blocks),
+            blocks_sqrt=blocks_run + sqrt_gap(deletion.first_block, plan=training.recipe.plan),
             r_squared=None if decay is None else decay.r_squared,
             r_squared_rest=None if decay is None else decay.r_squared_rest,
             tail_sum=deletion.tail(stitched),
@@ -138,9 +139,9 @@ def one_seed(recipe: Recipe, images: Images, rule: StitchRule, seed: int) -> lis
     return [stage.outcomes([person], rules=[rule])[0] for person in people]
 
 
-def sqrt_gap(first_block: int, *, num_blocks: int) -> int:
+def sqrt_gap(first_block: int, *, plan: PlanPart) -> int:
     """Return how many blocks lie between the nearest full checkpoint under `sqrt` and a touched block."""
-    kept = kept_positions(CheckpointPlacement.SQRT, num_positions=num_blocks)
+    kept = kept_positions(SQRT, plan=plan)
     return first_block - 1 - resume_before(first_block, kept)
 
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from app.domain.policy import CheckpointPlacement, StitchRule
+from app.domain.policy import StitchRule
 from benchmarks.results import Row, Sheet
-from benchmarks.stitch.headline import Outcome, Stage, stage_of
+from benchmarks.stitch.headline import SQRT, Outcome, Stage, stage_of
 from benchmarks.stitch.images import Images, Person, drawn_people
 from benchmarks.stitch.training import named_within, seeded
 from worker.training.placement import kept_positions
@@ -30,10 +30,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All cases of one training, and the bytes of a full state and of its weights."""
+    """All cases of one training; checkpoints under `sqrt`; the bytes of a full state and of its weights."""
 
     cases: list[Case]
     num_blocks: int
+    num_kept: int
     state_bytes: tuple[int, int]
 
 
@@ -52,7 +53,7 @@ def one_sweep(recipe: Recipe, images: Images, rule: StitchRule, num_blocks: int,
     stage = stage_of(recipe, images, [person for _, person in people], seed=seed)
     rules = [replace(rule, epsilon=rule.epsilon * factor) for factor in EPSILON_FACTORS]
     cases = [case for place, person in people for case in _cases(stage, place, person, rules=rules)]
-    return Sweep(cases, num_blocks, stage.training.state_bytes)
+    return Sweep(cases, num_blocks, len(kept_positions(SQRT, plan=recipe.plan)), stage.training.state_bytes)
 
 
 def rows_of(made: Sheet, sweeps: Sequence[Sweep], rule: StitchRule) -> list[Row]:
@@ -102,9 +103,9 @@ def _cut_rows(made: Sheet, name: str, outcomes: Sequence[Outcome]) -> list[Row]:
 
 def _storage(made: Sheet, sweep: Sweep) -> list[Row]:
     full, weights = sweep.state_bytes
-    num, kept = sweep.num_blocks, kept_positions(CheckpointPlacement.SQRT, num_positions=sweep.num_blocks)
-    against = f"`sqrt` alone {len(kept) * full / MEBIBYTE:.1f} MiB"
-    both = (len(kept) * full + (num - len(kept)) * weights) / MEBIBYTE
+    num, num_kept = sweep.num_blocks, sweep.num_kept
+    against = f"`sqrt` alone {num_kept * full / MEBIBYTE:.1f} MiB"
+    both = (num_kept * full + (num - num_kept) * weights) / MEBIBYTE
     return [
         made.one(f"B = {num}, storage, `all`", num * full / MEBIBYTE, unit="MiB", baseline=against),
         made.one(f"B = {num}, storage, `sqrt` + references", both, unit="MiB", baseline=against),

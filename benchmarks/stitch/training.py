@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from app.domain.policy import StitchRule
@@ -72,12 +73,26 @@ class Training:
         self._states: list[bytes] = []
         self._file, self._table = _stored(recipe, images, people, seed=seed)
 
-    def run(self, *, keeps: bool = True) -> nn.Module:
-        """Train from initialisation, keeping every state, and return the net."""
-        state = initial_state(self.recipe, shard=0, device=self.device)
+    def run(self, *, keeps: bool = True, shard: int = 0) -> nn.Module:
+        """Train one shard from initialisation, keeping every state unless told, and return the net."""
+        state = initial_state(self.recipe, shard=shard, device=self.device)
         self._states = [pack_state(state)] if keeps else []
-        self._go(state, range(self.recipe.plan.num_positions), self._table, keeps=keeps)
+
+        def keep(_: int, state: TrainingState) -> None:
+            self._states.append(pack_state(state))
+
+        run_positions(
+            state, range(self.num_blocks), recipe=self.recipe, loader=self._loader(self._table), shard=shard,
+            device=self.device, after_block=keep if keeps else None,
+        )  # fmt: skip
         return state.net
+
+    @property
+    def sizes_SB(self) -> npt.NDArray[np.int64]:
+        """Return how many records each block of each shard holds."""
+        plan = self.recipe.plan
+        places_N = self._table.shard_N * plan.blocks + self._table.block_N
+        return np.bincount(places_N, minlength=plan.shards * plan.blocks).reshape(plan.shards, plan.blocks)
 
     @property
     def num_blocks(self) -> int:
@@ -141,15 +156,6 @@ class Training:
         ]
         estimate_batch_norm(copy, [inputs for inputs in reversed(blocks) if len(inputs) > 1])
         return None if fault_of(copy) else copy
-
-    def _go(self, state: TrainingState, positions: range, table: RecordTable, *, keeps: bool) -> None:
-        def keep(_: int, state: TrainingState) -> None:
-            self._states.append(pack_state(state))
-
-        run_positions(
-            state, positions, recipe=self.recipe, loader=self._loader(table), shard=0, device=self.device,
-            after_block=keep if keeps else None,
-        )  # fmt: skip
 
     def _loader(self, table: RecordTable) -> Loader:
         return Loader(
