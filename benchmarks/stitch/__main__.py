@@ -2,8 +2,9 @@
 
 `headline`: 60 deletions over six seeds that chose nothing, half of them mislabelled, subjects of 1 and 5
 records; deletions without a stitch count as the exact replays that they were. `sweep`: blocks, place, size
-and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. `sisa`: shards beside it. None of
-the figures on accuracy, loss or disagreement is proof of forgetting: doing nothing stands beside each.
+and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. `sisa`:
+shards beside it. None of the figures on accuracy, loss or disagreement is proof of forgetting: doing nothing
+stands beside each.
 """
 
 import json
