@@ -1,6 +1,10 @@
-"""The trace of stitching: what each shard measured, where it stopped and why."""
+"""The trace of stitching: what each shard measured, where it stopped and why; and how far it was off."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from worker.evaluation.gates import Check
 
@@ -14,3 +18,33 @@ POWER = (
 def trace_check(trace: list[dict[str, Any]]) -> Check:
     """Put the traces, one a shard, among the evidence; they gate nothing."""
     return Check(name=NAME, holds=True, is_gate=False, power=POWER, figures={"shards": [*trace]})
+
+
+def error_check(
+    exact: Sequence[nn.Module],
+    *,
+    interim: Sequence[Mapping[str, Tensor]],
+    original: Sequence[Mapping[str, Tensor]],
+    version: int,
+) -> Check:
+    """Say how far the interim version before this exact one was off, beside the version before both.
+
+    Constituents in shard order; the L1 distance of all parameters. For a stitch it is what the blocks that
+    were not retrained add up to, the one figure that tells it from doing nothing.
+    """
+    figures = {
+        "interim_version": version,
+        "l1_interim_to_exact": _distance(exact, interim),
+        "l1_original_to_exact": _distance(exact, original),
+    }
+    power = "certain for the distance of weights; it says nothing of what they remember"
+    return Check(name="interim_error", holds=True, is_gate=False, power=power, figures=dict(figures))
+
+
+def _distance(nets: Sequence[nn.Module], others: Sequence[Mapping[str, Tensor]]) -> float:
+    parts = [
+        (parameter.detach().cpu().double() - other[name].double()).abs().sum()
+        for net, other in zip(nets, others, strict=True)
+        for name, parameter in net.named_parameters()
+    ]
+    return float(torch.stack(parts).sum())

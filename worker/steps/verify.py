@@ -9,7 +9,7 @@ import time
 import numpy as np
 from torch import nn
 
-from app.db.models import exact_ancestor, version_with_manifest
+from app.db.models import alias_version, exact_ancestor, version_with_manifest
 from app.db.session import reading
 from app.db.tables import Version
 from app.domain.status import Guarantee, JobKind, VersionStatus
@@ -26,7 +26,7 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
-from worker.evaluation.traced import trace_check
+from worker.evaluation.traced import error_check, trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.prepare import guarantee_of
@@ -58,6 +58,7 @@ def verify(context: JobContext) -> JsonObject:
         *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_trace(unlearned),
+        *_interim_error(context, scope, nets),
         *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
     ]
     require_gates(checks)
@@ -89,6 +90,24 @@ def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Ch
 
 def _trace(unlearned: Unlearned) -> list[Check]:
     return [] if unlearned.trace is None else [trace_check(unlearned.trace)]
+
+
+def _interim_error(context: JobContext, scope: Scope, nets: list[nn.Module]) -> list[Check]:
+    """Compare what an interim job published for the same deletions, now that the exact weights are there."""
+    if context.claim.kind is not JobKind.SETTLE or guarantee_of(context) is not Guarantee.EXACT:
+        return []
+    with reading(context.installation.sessions) as session:
+        current = alias_version(session, context.claim.model_id)
+        original = exact_ancestor(session, context.claim.model_id)
+    if current is None or current.guarantee != Guarantee.EMPIRICAL or current.covers != scope.covers:
+        return []
+    if original is None or original.status == VersionStatus.PURGED:
+        return []
+    interim, before = (
+        [unpack(context.installation.store.get(digest))[0] for digest in _files_of(context, version)]
+        for version in (current, original)
+    )
+    return [error_check(nets, interim=interim, original=before, version=current.number)]
 
 
 def _trained(context: JobContext, blob: str, *, shard: int) -> nn.Module:

@@ -16,7 +16,7 @@ from app.domain.terms import DEFAULT_TENANT, Claim
 from models_store.manifest import Manifest
 from models_store.tensors import unpack
 from tests.integration.worker.conftest import NewLab
-from tests.support.trained import Lab, recipe_of
+from tests.support.trained import MANY_LONERS, Lab, few_digits, recipe_of
 from worker.context import JobContext
 from worker.steps.unlearn import unlearn
 from worker.traces import draw, lines_of, trace_of
@@ -24,7 +24,7 @@ from worker.training.state import NET_PREFIX
 from worker.unlearners.decay import rule_on
 from worker.unlearners.replay import keys_of
 
-NUM_BLOCKS, EPOCHS = 24, 8
+NUM_BLOCKS, EPOCHS = 24, 6
 EAGER = {"epsilon": 1e6, "min_points": 8, "min_r_squared": 0.0}
 NEVER = {"epsilon": 1e-300, "min_points": 8, "min_r_squared": 1.0}
 States = list[dict[str, Tensor]]
@@ -41,7 +41,7 @@ def stitching(
         "interim_method": "stitch", "references": True, "stitch": rule, "max_drop": 1.0,
     }  # fmt: skip
     recipe = recipe_of(net, "sgd", blocks=NUM_BLOCKS, epochs=EPOCHS, min_present=min_present)
-    lab = new_lab(recipe, **{**wanted, **policy})
+    lab = new_lab(recipe, source=few_digits(MANY_LONERS), **{**wanted, **policy})
     lab.work()
     return lab
 
@@ -134,6 +134,12 @@ def who_stops(lab: Lab, *, rule: dict[str, Any] = EAGER) -> tuple[str, int]:
     raise AssertionError("nobody's residual memory decays")
 
 
+def of_two_blocks(lab: Lab) -> tuple[str, str]:
+    """Return somebody of an early block, and somebody of another one behind it."""
+    first = early(lab)[0]
+    return first, next(name for name in early(lab) if lab.blocks[name] != lab.blocks[first])
+
+
 @pytest.mark.parametrize("placement", ["sqrt", "all"])
 def test_it_makes_the_retrained_weights_plus_what_the_last_exact_run_did_from_there(
     new_lab: NewLab, placement: str
@@ -151,7 +157,7 @@ def test_it_makes_the_retrained_weights_plus_what_the_last_exact_run_did_from_th
 
 def test_several_deletions_are_one_stitch_against_the_last_exact_run(new_lab: NewLab) -> None:
     lab = stitching(new_lab)
-    first, second = early(lab)[0], early(lab)[6]
+    first, second = of_two_blocks(lab)
     full, own = states(lab), states(lab, without=(first, second))
     touched = sorted({block for name in (first, second) for block in lab.blocks[name] if block is not None})
     assert len(touched) == 2
@@ -165,7 +171,7 @@ def test_several_deletions_are_one_stitch_against_the_last_exact_run(new_lab: Ne
 
 def test_an_interim_version_is_not_what_the_next_one_is_stitched_to(new_lab: NewLab) -> None:
     lab = stitching(new_lab, rule=NEVER)
-    first, second = early(lab)[0], early(lab)[6]
+    first, second = of_two_blocks(lab)
     lab.finish(interim(lab, first))
     assert lab.versions[-1].guarantee == Guarantee.EMPIRICAL
     lab.world.sealed(second)
@@ -256,6 +262,30 @@ def test_what_saw_the_person_goes_with_the_exact_version_and_references_are_whol
     assert {row.status for row in lab.versions[:-1]} == {VersionStatus.PURGED}
 
 
+def checks_of(lab: Lab, number: int) -> dict[str, Any]:
+    """Return the evidence of a version whose bytes are there."""
+    version = next(row for row in lab.versions if row.number == number)
+    manifest = Manifest.from_bytes(lab.own.store.get(version.manifest_digest))
+    checks: dict[str, Any] = json.loads(lab.own.store.get(manifest.evidence))["checks"]
+    return checks
+
+
+def test_the_exact_version_says_how_far_the_interim_one_was_off(new_lab: NewLab) -> None:
+    lab = stitching(new_lab, rule=NEVER)  # it runs to its end, so it is not off at all
+    person = early(lab)[0]
+    full, own = states(lab), states(lab, without=(person,))
+    lab.finish(interim(lab, person))
+    assert lab.versions[-1].guarantee == Guarantee.EMPIRICAL
+    figures = checks_of(lab, lab.work().number)["interim_error"]["figures"]
+    nothing = sum(float((w.double() - own[-1][n].double()).abs().sum()) for n, w in full[-1].items())
+    assert figures == {
+        "interim_version": 2,
+        "l1_interim_to_exact": 0.0,
+        "l1_original_to_exact": pytest.approx(nothing, rel=1e-12),
+    }
+    assert nothing > 0
+
+
 def test_a_training_that_was_handed_over_leaves_no_gap_in_its_references(new_lab: NewLab) -> None:
     lab = new_lab(recipe_of("mlp", "sgd", blocks=NUM_BLOCKS), references=True)
     claim = lab.claim()
@@ -274,9 +304,9 @@ def test_the_evidence_and_the_picture_show_the_trace(new_lab: NewLab, tmp_path: 
     lab = stitching(new_lab, rule=NEVER)
     claim = interim(lab, early(lab)[0])
     lab.finish(claim)
-    manifest = Manifest.from_bytes(lab.own.store.get(lab.versions[-1].manifest_digest))
-    assert (manifest.guarantee, manifest.method) == (Guarantee.EMPIRICAL, "stitch")
-    checks = json.loads(lab.own.store.get(manifest.evidence))["checks"]
+    version = lab.versions[-1]
+    assert (version.guarantee, version.method) == (Guarantee.EMPIRICAL, "stitch")
+    checks = checks_of(lab, version.number)
     found = trace_of(lab.own, claim.job_id, tenant=DEFAULT_TENANT)
     assert checks["stitching"]["figures"]["shards"] == found
     assert "block" in lines_of(found)[0]
