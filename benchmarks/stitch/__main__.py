@@ -3,8 +3,8 @@
 `headline`: 60 deletions over six seeds that chose nothing, half of them mislabelled, subjects of 1 and 5
 records; deletions without a stitch count as the exact replays that they were. `sweep`: blocks, place, size
 and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. `sisa`:
-shards beside it. None of the figures on accuracy, loss or disagreement is proof of forgetting: doing nothing
-stands beside each.
+shards beside it. `cifar`: 30 deletions with a small ResNet on a part of CIFAR-10. None of the figures on
+accuracy, loss or disagreement is proof of forgetting: doing nothing stands beside each.
 """
 
 import json
@@ -13,13 +13,15 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
 from app.domain.policy import StitchRule
+from benchmarks.cifar import cifar_folder
 from benchmarks.homes import RECIPES
 from benchmarks.mnist import mnist_folder
 from benchmarks.packages import DataMissing
@@ -34,82 +36,126 @@ COMMAND = "make bench-stitch"
 HEADLINE_SEEDS, OTHER_SEEDS = tuple(range(6)), tuple(range(10, 13))
 ORDER_SEEDS = tuple(range(5))
 NUM_PROCESSES = 2
+NUM_CIFAR = 10_000
 
 Work = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is trained on, the recipe, and the rule that its file fixes."""
+
+    recipe: Recipe
+    images: Images
+    rule: StitchRule
 
 
 def main() -> int:
     """Run the parts that were asked for; each writes its own results."""
     options = _options()
-    try:
-        images = images_of(read_source(str(mnist_folder()), format="idx", options=SourceOptions()))
-    except DataMissing as error:
-        print(f"stitch: {error}", file=sys.stderr)
-        return 2
-    recipe, policy = read_recipe(RECIPES / "mnist-stitch.toml")
-    made = sheet(COMMAND, threads=recipe.execution.threads)
     for part in options.parts:
-        rows = PARTS[part](made, recipe, images, policy.stitch)
+        try:
+            rows = PARTS[part]()
+        except DataMissing as error:
+            print(f"stitch: {error}", file=sys.stderr)
+            return 2
         print_rows(rows, title=f"stitch, {part}")
         print(f"wrote {write_rows(f'stitch-{part}', rows)}")
     return 0
 
 
-def run_headline(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+@cache
+def mnist() -> Bench:
+    """Return all of MNIST with LeNet-5."""
+    images = images_of(read_source(str(mnist_folder()), format="idx", options=SourceOptions()))
+    return _bench("mnist-stitch", images)
+
+
+@cache
+def cifar() -> Bench:
+    """Return some of CIFAR-10 with the small ResNet: where there is no accelerator all of it takes days."""
+    images = images_of(read_source(str(cifar_folder()), format="sheets", options=SourceOptions()))
+    return _bench("cifar-stitch", images.first(NUM_CIFAR))
+
+
+def run_headline() -> list[Row]:
     """Return the table of 60 deletions; the raw figures are written beside it."""
-    work = [(headline.one_seed, (recipe, images, rule, seed)) for seed in HEADLINE_SEEDS]
-    outcomes = [outcome for found in _run(work) for outcome in found]
-    _write_raw("stitch-headline", headline.to_json(outcomes))
-    return headline.rows_of(made, outcomes, data="mnist")
+    return _deletions(mnist(), HEADLINE_SEEDS, data="mnist")
 
 
-def run_sweep(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+def run_cifar() -> list[Row]:
+    """Return the same table for CIFAR-10."""
+    return _deletions(cifar(), OTHER_SEEDS, data="cifar")
+
+
+def run_sweep() -> list[Row]:
     """Return the cuts."""
+    bench = mnist()
     work = [
-        (sweep.one_sweep, (recipe, images, rule, num_blocks, seed))
+        (sweep.one_sweep, (bench.recipe, bench.images, bench.rule, num_blocks, seed))
         for num_blocks in sweep.BLOCKS
         for seed in OTHER_SEEDS
     ]
-    return sweep.rows_of(made, _run(work), rule)
+    return sweep.rows_of(_sheet(), _run(work), bench.rule)
 
 
-def run_order(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+def run_order() -> list[Row]:
     """Return accuracy by number of blocks."""
+    bench = mnist()
     work = [
-        (order.one_order, (recipe, images, num_blocks, seed))
+        (order.one_order, (bench.recipe, bench.images, num_blocks, seed))
         for num_blocks in order.BLOCKS
         for seed in ORDER_SEEDS
     ]
-    return order.rows_of(made, _run(work))
+    return order.rows_of(_sheet(), _run(work))
 
 
-def run_backdoor(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+def run_backdoor() -> list[Row]:
     """Return success by place."""
+    bench = mnist()
     work = [
-        (backdoor.one_backdoor, (recipe, images, rule, place, seed))
+        (backdoor.one_backdoor, (bench.recipe, bench.images, bench.rule, place, seed))
         for place in backdoor.PLACES
         for seed in OTHER_SEEDS
     ]
-    return backdoor.rows_of(made, _run(work))
+    return backdoor.rows_of(_sheet(), _run(work))
 
 
-def run_sisa(made: Sheet, recipe: Recipe, images: Images, rule: StitchRule) -> list[Row]:
+def run_sisa() -> list[Row]:
     """Return what shards save and cost."""
+    bench = mnist()
     work = [
-        (sisa.one_sisa, (recipe, images, num_shards, seed))
+        (sisa.one_sisa, (bench.recipe, bench.images, num_shards, seed))
         for num_shards in sisa.SHARDS
         for seed in OTHER_SEEDS
     ]
-    return sisa.rows_of(made, _run(work))
+    return sisa.rows_of(_sheet(), _run(work))
 
 
-PARTS: dict[str, Callable[[Sheet, Recipe, Images, StitchRule], list[Row]]] = {
+PARTS: dict[str, Callable[[], list[Row]]] = {
     "headline": run_headline,
     "sweep": run_sweep,
     "order": run_order,
     "backdoor": run_backdoor,
     "sisa": run_sisa,
+    "cifar": run_cifar,
 }
+
+
+def _bench(name: str, images: Images) -> Bench:
+    recipe, policy = read_recipe(RECIPES / f"{name}.toml")
+    return Bench(recipe, images, policy.stitch)
+
+
+def _sheet() -> Sheet:
+    return sheet(COMMAND, threads=1)
+
+
+def _deletions(bench: Bench, seeds: Sequence[int], *, data: str) -> list[Row]:
+    work = [(headline.one_seed, (bench.recipe, bench.images, bench.rule, seed)) for seed in seeds]
+    outcomes = [outcome for found in _run(work) for outcome in found]
+    _write_raw(f"stitch-{data}", headline.to_json(outcomes))
+    return headline.rows_of(_sheet(), outcomes, data=data)
 
 
 def _run(work: Sequence[Work]) -> list[Any]:
