@@ -3,8 +3,9 @@
 `headline`: 60 deletions over six seeds that chose nothing, half of them mislabelled, subjects of 1 and 5
 records; deletions without a stitch count as the exact replays that they were. `sweep`: blocks, place, size
 and epsilon. `order`: what block-sequential training costs. `backdoor`: two-sided, its power first. `sisa`:
-shards beside it. `cifar`: 30 deletions with a small ResNet on a part of CIFAR-10. None of the figures on
-accuracy, loss or disagreement is proof of forgetting: doing nothing stands beside each.
+shards beside it. `cifar`: 30 deletions with a small ResNet on a part of CIFAR-10. `served`: claim to
+published. None of the figures on accuracy, loss or disagreement is proof of forgetting: doing nothing stands
+beside each.
 """
 
 import json
@@ -26,7 +27,7 @@ from benchmarks.homes import RECIPES
 from benchmarks.mnist import mnist_folder
 from benchmarks.packages import DataMissing
 from benchmarks.results import FOLDER, Row, Sheet, print_rows, sheet, write_rows
-from benchmarks.stitch import backdoor, headline, order, sisa, sweep
+from benchmarks.stitch import backdoor, headline, order, served, sisa, sweep
 from benchmarks.stitch.images import Images, images_of
 from worker.data.sources import SourceOptions, read_source
 from worker.training.recipe import Recipe, read_recipe
@@ -132,6 +133,11 @@ def run_sisa() -> list[Row]:
     return sisa.rows_of(_sheet(), _run(work))
 
 
+def run_served() -> list[Row]:
+    """Return ratios of blocks and of seconds, through the service."""
+    return served.rows_of(_sheet(), *served.measure())
+
+
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "headline": run_headline,
     "sweep": run_sweep,
@@ -139,6 +145,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "backdoor": run_backdoor,
     "sisa": run_sisa,
     "cifar": run_cifar,
+    "served": run_served,
 }
 
 
