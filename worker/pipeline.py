@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.domain.errors import GateFailed
+from app.domain.errors import GateFailed, Overtaken
 from app.domain.status import JobKind
 from app.domain.terms import Claim, JsonObject
 from app.services.claim import finish, finish_step
+from app.services.publish import require_needed
+from models_store.errors import StoreError
 from worker.context import JobContext, never
 from worker.installation import Installation
 from worker.steps.attest import attest
@@ -20,6 +22,7 @@ from worker.steps.prepare import prepare
 from worker.steps.publish import publish
 from worker.steps.purge import purge
 from worker.steps.refuse import go_on_after
+from worker.steps.scope import scope_of
 from worker.steps.unlearn import unlearn
 from worker.steps.verify import verify
 
@@ -67,10 +70,16 @@ def run_steps(
         if step.is_fresh and not is_first:
             return context.claim
         try:
-            output = _timed(step, context)
+            output = _run_needed(step, context)
         except GateFailed as refused:
             context.claim, is_first = go_on_after(context, refused), False
             continue
+        except Overtaken:
+            finish(
+                installation.sessions, context.claim, output={"is_overtaken": True},
+                store=installation.store,
+            )  # fmt: skip
+            return None
         if output.get("is_staged"):
             return None  # parked at purge without a lease until an interim version is built on this one
         following = _following(claim.kind, step, output)
@@ -80,6 +89,22 @@ def run_steps(
         context.claim = finish_step(installation.sessions, context.claim, next_step=following, output=output)
         is_first = False
         context.hand_over_if_asked()
+
+
+def _run_needed(step: Step, context: JobContext) -> JsonObject:
+    """Run a step; what an overtaken interim job reads may be purged under its hands, which is no fault."""
+    _require_needed(step, context)
+    try:
+        return _timed(step, context)
+    except StoreError:
+        _require_needed(step, context)
+        raise
+
+
+def _require_needed(step: Step, context: JobContext) -> None:
+    if context.claim.kind is JobKind.INTERIM and step is not PREPARE:
+        covers = scope_of(context).covers
+        require_needed(context.installation.sessions, context.claim, covers=covers)
 
 
 def _timed(step: Step, context: JobContext) -> JsonObject:

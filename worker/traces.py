@@ -26,7 +26,11 @@ def trace_of(own: Installation, job_id: str, *, tenant: TenantName) -> list[Json
         NotFound: the tenant has no such job, or it measured nothing.
     """
     with reading(own.sessions) as session:
-        trace = _outputs(session, job_id, tenant=tenant).get("unlearn", {}).get("trace")
+        outputs = _outputs(session, job_id, tenant=tenant)
+    refused = outputs.get("refused", {}).get("attempts", [])
+    trace = outputs.get("unlearn", {}).get("trace") or next(
+        (a["trace"] for a in refused if a.get("trace")), None
+    )
     if not trace:
         raise NotFound(f"{job_id} has no trace: it stitched nothing, or it has not unlearned yet")
     return cast("list[JsonObject]", trace)

@@ -23,6 +23,7 @@
     ├── JobError            why a job could not go on
     │   ├── LeaseLost
     │   ├── HandedOver
+    │   ├── Overtaken
     │   └── GateFailed
     ├── ReceiptInvalid      the branch that means "do not believe it"
     └── SetupError          keys, database or settings are not what they must be
@@ -130,6 +131,10 @@ class LeaseLost(JobError):
 
 class HandedOver(JobError):
     """The job was asked to stop and stands where the next worker can go on; nothing went wrong."""
+
+
+class Overtaken(JobError):
+    """An exact version has settled what this interim job is for: there is nothing left to do."""
 
 
 class GateFailed(JobError):

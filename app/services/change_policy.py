@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
@@ -30,10 +31,18 @@ def change_policy(
     """
     with writing(sessions) as session:
         model = lock_model(session, model_named(session, model_name, tenant=tenant).id)
-        policy = _validated({**asdict(policy_of(model)), **changes})
+        policy = _validated(_changed(asdict(policy_of(model)), changes))
         _require_plan(policy, model)
         apply_policy(session, model, policy=asdict(policy))
         return policy
+
+
+def _changed(settings: dict[str, Any], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return settings with changes; of the stitching rule, those numbers that are not named stay."""
+    rule = changes.get("stitch")
+    if isinstance(rule, Mapping):
+        changes = {**changes, "stitch": {**settings["stitch"], **rule}}
+    return {**settings, **changes}
 
 
 def apply_policy(session: Session, model: Model, *, policy: JsonObject) -> None:

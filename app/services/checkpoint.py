@@ -18,11 +18,13 @@ from models_store.blobs import BlobStore, Digest, digest_of
 
 # They serve one job only.
 TEMPORARY_ROLES = ("rolling", "witness")
+# Nothing resumes from weights alone.
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What the database keeps about a state. Roles: policy, final, rolling, witness."""
+    """What the database keeps about a state. Roles: policy, final, rolling, witness, reference."""
 
     role: str
     key: str
@@ -83,7 +85,7 @@ def register_checkpoint(
         session.add(checkpoint)
         add_reference(session, digest, owner=f"checkpoint:{checkpoint.id}")
         forget_checkpoints(session, stale, store=store)
-        if facts.position > furthest:
+        if facts.role != REFERENCE and facts.position > furthest:
             job.num_without_progress = 0
     return digest
 
@@ -118,6 +120,7 @@ def _furthest(session: Session, claim: Claim, facts: CheckpointFacts) -> int:
         Checkpoint.job_id == claim.job_id,
         Checkpoint.shard == facts.shard,
         Checkpoint.settled >= facts.settled,
+        Checkpoint.role != REFERENCE,
     )
     kept = session.scalar(query)
     return -2 if kept is None else kept

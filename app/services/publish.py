@@ -26,7 +26,7 @@ from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Alias, AliasMove, Job, Model, Target, Version, VersionFile
 from app.domain.coverage import Coverage, may_follow, may_revoke
-from app.domain.errors import CoverageWouldFall
+from app.domain.errors import CoverageWouldFall, Overtaken
 from app.domain.status import (
     Guarantee,
     JobKind,
@@ -113,6 +113,17 @@ def _make_current(session: Session, model: Model, *, job: Job, version: Version)
         _mark_treated_targets(session, model, version=version)
     if job.kind == JobKind.INTERIM:
         unpark(session, model, settled=version.settled)
+
+
+def require_needed(sessions: Sessions, claim: Claim, *, covers: int) -> None:
+    """Make sure that an interim version for so many tombstones would still be something new.
+
+    Raises:
+        Overtaken: an exact version has settled them meanwhile, and what the job reads may be purged.
+    """
+    current = current_version(sessions, claim.model_id)
+    if claim.kind is JobKind.INTERIM and current is not None and current.settled >= covers:
+        raise Overtaken(f"version {current.number} has settled what {claim.job_id} is for")
 
 
 def current_version(sessions: Sessions, model_id: ModelId) -> PublishedVersion | None:

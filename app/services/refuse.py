@@ -5,6 +5,7 @@ it stands there once. Never: publishes anything, or ends the job.
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -21,11 +22,15 @@ _DONE_ANEW = ("unlearn", "verify")
 
 @dataclass(frozen=True)
 class Refusal:
-    """One attempt that was not published: ``checks`` are the gates that did not hold, with their figures."""
+    """One attempt that was not published: ``checks`` are the gates that did not hold, with their figures.
+
+    ``trace`` is what the method saw on its way, if it keeps one.
+    """
 
     method: str
     problem: str
     checks: JsonObject
+    trace: list[dict[str, Any]] | None = None
 
 
 def note_refusal(
@@ -57,7 +62,8 @@ def note_refusal(
 def _tell(session: Session, job: Job, refusal: Refusal) -> None:
     """Add an event to the trail of every request whose records the attempt was for."""
     scope = job.outputs["prepare"]["scope"]
-    body: JsonObject = {"model": session.get_one(Model, job.model_id).name, "job": job.id, **asdict(refusal)}
+    body: JsonObject = {"model": session.get_one(Model, job.model_id).name, "job": job.id}
+    body |= {"method": refusal.method, "problem": refusal.problem, "checks": refusal.checks}
     for target in targets_covered(session, job.model_id, covers=int(scope["covers"])):
         if (target.through or 0) > int(scope["settled"]):
             request = lock_request(session, target.request_id)

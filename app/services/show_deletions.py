@@ -275,8 +275,14 @@ def _interim_facts(target: Target, version: Version | None) -> InterimFacts | No
 def _job_facts(job: Job) -> JobFacts:
     return JobFacts(
         id=job.id, kind=job.kind, status=job.status, step=job.step, num_attempts=job.num_attempts,
-        progress=job.progress, error=job.error, refused=job.outputs.get("refused", {}).get("attempts", []),
+        progress=job.progress, error=job.error, refused=_refused(job),
     )  # fmt: skip
+
+
+def _refused(job: Job) -> list[JsonObject]:
+    """Return the attempts that a gate refused, without their traces: those are long, and in the evidence."""
+    attempts = job.outputs.get("refused", {}).get("attempts", [])
+    return [{key: value for key, value in each.items() if key != "trace"} for each in attempts]
 
 
 def _times(request: Request | Standing, *, at: float) -> Clocked:

@@ -155,6 +155,12 @@ class Lab:
         while going is not None:
             going = run_steps(self.own, going)
 
+    def finish_in(self, context: JobContext) -> None:
+        """Run a job to its end, asking what ``context`` asks between its blocks."""
+        going = run_steps(self.own, context.claim, should_stop=context.should_stop)
+        if going is not None:
+            self.finish(going)
+
     def advance(self, claim: Claim, *, until: str) -> JobContext:
         """Run the steps before ``until`` and return the job as that step finds it."""
         context = JobContext(self.own, claim)

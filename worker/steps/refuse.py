@@ -10,7 +10,7 @@ from app.domain.terms import Claim
 from app.services.refuse import Refusal, note_refusal
 from worker.context import JobContext
 from worker.steps.prepare import NEXT_METHOD, guarantee_of, plan_of, unlearner_of
-from worker.steps.scope import scope_of
+from worker.steps.scope import scope_of, unlearned_by
 
 
 def go_on_after(context: JobContext, refused: GateFailed) -> Claim:
@@ -28,7 +28,12 @@ def go_on_after(context: JobContext, refused: GateFailed) -> Claim:
     claim = note_refusal(
         own.sessions,
         context.claim,
-        Refusal(method=unlearner_of(context).name, problem=str(refused), checks=refused.checks),
+        Refusal(
+            method=unlearner_of(context).name,
+            problem=str(refused),
+            checks=refused.checks,
+            trace=unlearned_by(context).trace,
+        ),
         next_plan=plan_of(context, scope_of(context), method=NEXT_METHOD) if has_next else None,
     )
     if not has_next:

@@ -20,6 +20,9 @@ def unlearn(context: JobContext) -> JsonObject:
         own = context.installation
         record_training_seconds(own.sessions, context.claim.model_id, seconds=unlearned.loop_seconds)
     # Of the machine that made the bits: another one may publish them.
-    made_by = context.environment
-    environment: JsonObject = {"environment": asdict(made_by), "environment_digest": made_by.digest()}
-    return {**unlearned.to_json(), **environment}
+    environment = context.environment
+    fingerprint: JsonObject = {
+        "environment": asdict(environment),
+        "environment_digest": environment.digest(),
+    }
+    return {**unlearned.to_json(), **fingerprint}

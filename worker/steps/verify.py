@@ -98,10 +98,10 @@ def _interim_error(context: JobContext, scope: Scope, nets: list[nn.Module]) -> 
         return []
     with reading(context.installation.sessions) as session:
         current = alias_version(session, context.claim.model_id)
-        original = exact_ancestor(session, context.claim.model_id)
     if current is None or current.guarantee != Guarantee.EMPIRICAL or current.covers != scope.covers:
         return []
-    if original is None or original.status == VersionStatus.PURGED:
+    original = _exact_before(context, scope)
+    if original is None:
         return []
     interim, before = (
         [unpack(context.installation.store.get(digest))[0] for digest in _files_of(context, version)]
@@ -137,8 +137,8 @@ def _witness(context: JobContext, scope: Scope, *, loader: Loader, files: list[D
     if context.claim.kind is not JobKind.SETTLE or not is_exact or not scope.first_touched:
         return []
     # Equal weights give equal files.
-    pairs = zip(files, _files_of(context, _base(context)), strict=True)
-    unmoved = {shard for shard, (new, old) in enumerate(pairs) if new == old}
+    before = _files_of(context, _exact_before(context, scope))
+    unmoved = {shard for shard, (new, old) in enumerate(zip(files, before, strict=False)) if new == old}
     prediction = prediction_of(context)
     work = planned_work(
         context,
@@ -203,10 +203,15 @@ def _compared_version(context: JobContext) -> Version | None:
     base = _base(context)
     if base is None or guarantee_of(context) is Guarantee.EXACT:
         return base
+    return _exact_before(context, scope_of(context)) or base
+
+
+def _exact_before(context: JobContext, scope: Scope) -> Version | None:
+    """Return the exact version that this job's base comes from, while its bytes are there."""
     with reading(context.installation.sessions) as session:
         exact = exact_ancestor(session, context.claim.model_id)
-    if exact is None or exact.settled != base.settled or exact.status == VersionStatus.PURGED:
-        return base
+    if exact is None or exact.settled != scope.settled or exact.status == VersionStatus.PURGED:
+        return None
     return exact
 
 

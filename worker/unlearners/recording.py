@@ -8,13 +8,13 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from app.services.checkpoint import CheckpointFacts, register_checkpoint
+from app.services.checkpoint import REFERENCE, CheckpointFacts, register_checkpoint
 from app.services.claim import report_progress
 from models_store.blobs import Digest, digest_of
 from worker.context import JobContext
 from worker.training.placement import kept_positions
 from worker.training.state import TrainingState, pack_state, state_digest
-from worker.unlearners.references import ROLE, ReferencePack, reference_key
+from worker.unlearners.references import ReferencePack, reference_key
 from worker.unlearners.stitching import parameters_of
 
 ROLLING_SECONDS = 30.0
@@ -114,11 +114,13 @@ class RunRecorder:
         is_full = not _LASTING.isdisjoint(roles)
         if not is_full:
             self._references.add(position, parameters_of(state.net))
-        # Before the checkpoint: a run that resumes from it must not leave a gap behind.
-        if self._references.weights and (self._references.is_full or is_full or "rolling" in roles):
+        # Before any state that a run may resume from: it must not leave a gap behind.
+        if self._references.weights and (self._references.is_full or roles):
+            started = time.perf_counter()
             last, data = self._references.taken()
             key = reference_key(self.keys[last])
-            self._save(last, data, role=ROLE, key=key, state_digest=digest_of(data))
+            self._save(last, data, role=REFERENCE, key=key, state_digest=digest_of(data))
+            self.checkpoint_seconds += time.perf_counter() - started
 
     def _timed_save(self, position: int, state: TrainingState, *, role: str) -> None:
         started = time.perf_counter()

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from app.services.checkpoint import CheckpointView, find_checkpoints
+from app.services.checkpoint import REFERENCE, CheckpointView, find_checkpoints
 from models_store.blobs import Digest
+from models_store.errors import BlobMissing
 from models_store.tensors import pack, unpack
 from worker.context import JobContext
 from worker.training.state import NET_PREFIX
 from worker.unlearners.stitching import ReferenceMissing, Weights
 
-ROLE = "reference"
 PACK_BYTES = 256 * 2**20
 
 
@@ -68,8 +68,8 @@ class StoredReferences:
         )
         mine = [view for view in found if view.shard == shard]
         self._store, self._device = own.store, context.device
-        self._full = {view.position: view for view in mine if view.role != ROLE}
-        self._packs = sorted((v for v in mine if v.role == ROLE), key=lambda view: view.position)
+        self._full = {view.position: view for view in mine if view.role != REFERENCE}
+        self._packs = sorted((v for v in mine if v.role == REFERENCE), key=lambda view: view.position)
         self._opened: tuple[str, dict[int, dict[str, Tensor]]] | None = None
 
     def after(self, position: int) -> Weights:
@@ -96,7 +96,10 @@ class StoredReferences:
         return self._opened[1]
 
     def _read(self, view: CheckpointView) -> dict[str, Tensor]:
-        tensors, _ = unpack(self._store.get(Digest(view.digest)))
+        try:
+            tensors, _ = unpack(self._store.get(Digest(view.digest)))
+        except BlobMissing as gone:
+            raise ReferenceMissing(f"the weights up to position {view.position} were purged") from gone
         return tensors
 
 

@@ -9,7 +9,7 @@ retraining then goes on to the end, where it is exact. Never: a bound on the dis
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from app.db.session import reading
 from app.domain.policy import STITCH
 from app.domain.status import Guarantee, JobKind
 from app.services.prepare import Scope
+from app.services.publish import require_needed
 from app.services.references import put_blob
 from worker.context import JobContext
 from worker.data.loader import Loader
@@ -42,6 +43,7 @@ from worker.unlearners.stitching import (
 from worker.unlearners.watching import Watched
 
 NORM_RECORDS = 1_024
+TIMES_FEWEST = 3
 _EXACT = Replay()
 
 
@@ -70,6 +72,7 @@ class _Way:
     recorder: RunRecorder
     retraining: Retraining | None
     references: StoredReferences
+    is_measuring: bool = True
     why: str = "no block was touched"
     stopped_after: int | None = None
     stitched: nn.Module | None = field(default=None, repr=False)
@@ -77,7 +80,7 @@ class _Way:
     def after_block(self, position: int, state: TrainingState) -> None:
         """Record the block, measure it, and stop when the stitch can be made."""
         self.recorder.after_block(position, state, num_records=_num_records(self.job, self.shard, position))
-        if self.retraining is None:
+        if self.retraining is None or not self.is_measuring:
             return
         try:
             ruling = self.retraining.after_block(position, state.net)
@@ -85,7 +88,10 @@ class _Way:
             if ruling.stops and position < self.job.context.recipe.plan.num_positions - 1:
                 self._stitch(position, state)
         except ReferenceMissing as missing:
-            self.why, self.retraining = str(missing), None
+            # Purged while we ran, if an exact version has come out: then nobody waits for this one.
+            own, scope = self.job.context, self.job.scope
+            require_needed(own.installation.sessions, own.claim, covers=scope.covers)
+            self.why, self.is_measuring = str(missing), False
 
     def _stitch(self, position: int, state: TrainingState) -> None:
         """Stitch a copy; an unusable one is dropped and the retraining goes on unmeasured."""
@@ -94,7 +100,7 @@ class _Way:
         stitch(net, here=self.references.after(position), end=self.references.after(last))
         estimate_batch_norm(net, _newest_inputs(self.job, self.shard))
         if fault := fault_of(net):
-            self.why, self.retraining = f"the stitch cannot be used: {fault}", None
+            self.why, self.is_measuring = f"the stitch cannot be used: {fault}", False
             return
         self.stopped_after, self.stitched = position, net
         raise _StopsHere
@@ -144,15 +150,11 @@ class Stitch:
     guarantee = Guarantee.EMPIRICAL
 
     def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
-        """Return where each shard resumes, and the fewest blocks that can follow."""
-        exact = _EXACT.predict(context, scope, table=table)
-        least = sum(
-            _fewest_blocks(context, scope, shard=shard, resumes_after=position)
-            for shard, position in zip(context.shards, exact.resumes_after, strict=True)
-        )
-        return Prediction(
-            resumes_after=exact.resumes_after, resumes_from=exact.resumes_from, num_blocks=least
-        )
+        """Return where each shard resumes, and the most blocks that can follow: those of replay.
+
+        What is said in advance bounds the time that the job is given.
+        """
+        return _EXACT.predict(context, scope, table=table)
 
     def unlearn(
         self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
@@ -181,10 +183,13 @@ def _run_shard(job: _Job, shard: int) -> _Way:
     """Retrain one shard until it can be stitched, else to its end."""
     context, plan = job.context, job.context.recipe.plan
     keys = keys_of(context, job.table, shard)
-    resume = _EXACT.resume_point(context, job.scope, shard=shard, keys=keys, own=False)
+    touched = _touched(context, job.scope, shard=shard)
+    resume, is_anew = _resume(job, shard=shard, keys=keys, touched=touched)
     state = load_state(context, resume.checkpoint, shard=shard)
     positions = range(resume.position + 1, plan.num_positions)
-    way = _way(job, shard=shard, resume=resume, keys=keys)
+    way = _way(job, shard=shard, resume=resume, keys=keys, touched=touched)
+    if touched and not is_anew:
+        way.is_measuring, way.why = False, "interrupted far behind the last touched block"
     with closing(way.recorder), suppress(_StopsHere):
         way.recorder.before_first(resume.position + 1, state)
         if way.retraining is not None:
@@ -201,11 +206,24 @@ def _run_shard(job: _Job, shard: int) -> _Way:
     return way
 
 
-def _way(job: _Job, *, shard: int, resume: ResumePoint, keys: list[str]) -> _Way:
+def _resume(job: _Job, *, shard: int, keys: list[str], touched: Sequence[int]) -> tuple[ResumePoint, bool]:
+    """Return where a shard goes on, and whether it is measured from its first touched block on.
+
+    An attempt that was interrupted begins anew, because what it measured is lost; far behind the last
+    touched block, where the fit was refused again and again, it goes on to its end as replay would.
+    """
+    own, clean = (
+        _EXACT.resume_point(job.context, job.scope, shard=shard, keys=keys, own=own) for own in (True, False)
+    )
+    far = TIMES_FEWEST * job.context.model.policy.stitch.min_points
+    is_far = bool(touched) and own.position > touched[-1] + far
+    return (own, False) if is_far else (clean, True)
+
+
+def _way(job: _Job, *, shard: int, resume: ResumePoint, keys: list[str], touched: Sequence[int]) -> _Way:
     context, plan = job.context, job.context.recipe.plan
     base_keys = keys_of(context, context.retained(covers=job.scope.settled), shard)
     references = StoredReferences(context, shard=shard, keys=base_keys, settled=job.scope.settled)
-    touched = _touched(context, job.scope, shard=shard)
     retraining = Retraining(references, context.model.policy.stitch, touched) if touched else None
     positions = range(resume.position + 1, plan.num_positions)
     recorder = RunRecorder(
@@ -231,14 +249,6 @@ def _touched(context: JobContext, scope: Scope, *, shard: int) -> list[int]:
             if m.number > scope.settled and m.shard == shard and m.position is not None
         }
     )
-
-
-def _fewest_blocks(context: JobContext, scope: Scope, *, shard: int, resumes_after: int) -> int:
-    last = context.recipe.plan.num_positions - 1
-    touched = _touched(context, scope, shard=shard)
-    if not touched:
-        return last - resumes_after
-    return min(touched[-1] + context.model.policy.stitch.min_points - 1, last) - resumes_after
 
 
 def _newest_inputs(job: _Job, shard: int) -> Iterator[torch.Tensor]:

@@ -6,6 +6,7 @@ from app.db.session import reading, writing
 from app.db.tables import Job, Model, Request, Worker
 from app.domain import policy as policy_rules
 from app.domain.errors import PolicyRefused
+from app.domain.policy import StitchRule
 from app.domain.prior import DeletionPrior, PriorKind
 from app.domain.scheduling import predicted_settle_seconds
 from app.domain.status import JobKind
@@ -195,6 +196,15 @@ def test_a_prior_that_was_set_is_the_one_that_is_read_again(world: World, model:
     change_policy(world.sessions, "churn", {"prior": weights}, tenant=world.tenant)
     kept = change_policy(world.sessions, "churn", {"checkpoints": "prior"}, tenant=world.tenant)
     assert kept.prior == DeletionPrior(kind=PriorKind.WEIGHTS, weights=(0, 1, 2, 3.5))
+
+
+def test_of_the_stitching_rule_only_what_is_named_changes(world: World, model: ModelId) -> None:
+    whole = {"epsilon": 2.0, "min_points": 14, "min_r_squared": 0.9}
+    change_policy(world.sessions, "churn", {"stitch": whole}, tenant=world.tenant)
+    kept = change_policy(world.sessions, "churn", {"stitch": {"epsilon": 0.4}}, tenant=world.tenant)
+    assert kept.stitch == StitchRule(epsilon=0.4, min_points=14, min_r_squared=0.9)
+    with pytest.raises(PolicyRefused, match=r"^stitch.epsilom: "):
+        change_policy(world.sessions, "churn", {"stitch": {"epsilom": 0.4}}, tenant=world.tenant)
 
 
 def test_an_empirical_final_method_needs_the_word_for_it(
