@@ -162,7 +162,7 @@ def _deletions(bench: Bench, seeds: Sequence[int], *, data: str) -> list[Row]:
     work = [(headline.one_seed, (bench.recipe, bench.images, bench.rule, seed)) for seed in seeds]
     outcomes = [outcome for found in _run(work) for outcome in found]
     _write_raw(f"stitch-{data}", headline.to_json(outcomes))
-    return headline.rows_of(_sheet(), outcomes, data=data)
+    return headline.rows_of(_sheet(), outcomes, bench.rule, data=data)
 
 
 def _run(work: Sequence[Work]) -> list[Any]:

@@ -14,6 +14,7 @@ from benchmarks.stitch.images import Images, Person, drawn_people, mislabelled
 from benchmarks.stitch.training import Deletion, Stitched, Training, seeded, transform_of
 from worker.training.placement import kept_positions, resume_before
 from worker.training.recipe import PlanPart, Recipe
+from worker.unlearners.decay import Ruling
 
 SQRT = Policy(checkpoints=CheckpointPlacement.SQRT)
 PAPER_RATIO = {"mnist": 66.7, "cifar": 33.3}
@@ -25,7 +26,8 @@ class Outcome:
     """One deletion under one rule. Accuracies in percent, losses and divergences in nats.
 
     ``blocks_sqrt`` counts the gap to the nearest checkpoint under `sqrt`; ``distance`` is the stitched net's
-    L2 distance to the exact one over that of doing nothing. ``seconds`` is not kept: others share the cores.
+    L2 distance to the exact one over that of doing nothing. Disagreement (percent) and divergence are with
+    the exact net, on test images and on the forgotten ones, each beside the same of doing nothing.
     """
 
     seed: int
@@ -52,6 +54,10 @@ class Outcome:
     disagreement_nothing: float
     divergence: float
     divergence_nothing: float
+    disagreement_own: float
+    disagreement_own_nothing: float
+    divergence_own: float
+    divergence_own_nothing: float
 
     @property
     def is_accepted(self) -> bool:
@@ -68,6 +74,11 @@ class Outcome:
         """Accuracy of the stitched net minus the exact one's, in points."""
         return self.accuracy_stitched - self.accuracy_exact
 
+    @property
+    def deficit_nothing(self) -> float:
+        """The same of doing nothing."""
+        return self.accuracy_original - self.accuracy_exact
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -81,14 +92,24 @@ class Stage:
     def outcomes(self, people: Sequence[Person], *, rules: Sequence[StitchRule]) -> list[Outcome]:
         """Forget people together; return an outcome a rule."""
         deletion = self.training.delete(people, rules=rules)
-        return [self._outcome(people, deletion, stitched) for stitched in deletion.stitched]
+        return [self._outcome(people, deletion, self._gated(deletion, each)) for each in deletion.stitched]
+
+    def _gated(self, deletion: Deletion, stitched: Stitched) -> Stitched:
+        """Return what the service would publish: beyond ``max_drop`` its gate refuses, and replay follows."""
+        before, after = (
+            outputs_of(net, *self._inputs(self.test)).accuracy for net in (self.original, stitched.net)
+        )
+        if stitched.stopped_after is None or before - after <= 100 * SQRT.max_drop:
+            return stitched
+        refused = Ruling(stops=False, why="the gate refused it")
+        return Stitched(stitched.rule, None, refused, deletion.exact)
 
     def _outcome(self, people: Sequence[Person], deletion: Deletion, stitched: Stitched) -> Outcome:
         training, num_blocks = self.training, self.training.num_blocks
         own = _own(training.images, training.people, people, seed=self.seed)
         nets = (self.original, deletion.exact, stitched.net)
         original, exact, made = (outputs_of(net, *self._inputs(self.test)) for net in nets)
-        losses = [outputs_of(net, *self._inputs(own)).loss for net in nets]
+        gone, gone_exact, gone_made = (outputs_of(net, *self._inputs(own)) for net in nets)
         blocks_run = deletion.blocks_run(stitched, num_blocks=num_blocks)
         nothing = distance(self.original, deletion.exact)
         decay, stopped = stitched.ruling.decay, stitched.stopped_after
@@ -110,13 +131,17 @@ class Stage:
             accuracy_original=original.accuracy,
             accuracy_exact=exact.accuracy,
             accuracy_stitched=made.accuracy,
-            loss_original=losses[0],
-            loss_exact=losses[1],
-            loss_stitched=losses[2],
+            loss_original=gone.loss,
+            loss_exact=gone_exact.loss,
+            loss_stitched=gone_made.loss,
             disagreement=made.disagreement(exact),
             disagreement_nothing=original.disagreement(exact),
             divergence=made.divergence_from(exact),
             divergence_nothing=original.divergence_from(exact),
+            disagreement_own=gone_made.disagreement(gone_exact),
+            disagreement_own_nothing=gone.disagreement(gone_exact),
+            divergence_own=gone_made.divergence_from(gone_exact),
+            divergence_own_nothing=gone.divergence_from(gone_exact),
         )
 
     def _inputs(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -145,17 +170,21 @@ def sqrt_gap(first_block: int, *, plan: PlanPart) -> int:
     return first_block - 1 - resume_before(first_block, kept)
 
 
-def rows_of(made: Sheet, outcomes: Sequence[Outcome], *, data: str) -> list[Row]:
+def rows_of(made: Sheet, outcomes: Sequence[Outcome], rule: StitchRule, *, data: str) -> list[Row]:
     """Return the table: all deletions, rejected ones as exact replays, and what accuracy cannot tell."""
     ratios = [each.ratio for each in outcomes]
     wanted, num_blocks = PAPER_RATIO[data], outcomes[0].num_blocks
     accepted = [each for each in outcomes if each.is_accepted]
     share = sum(ratio >= wanted for ratio in ratios) / len(ratios)
     mean_blocks = statistics.fmean(each.blocks_run for each in outcomes)
-    smallest = min((each.num_points for each in accepted), default=0)
+    at_figure = [each for each in outcomes if each.ratio >= wanted]
     rows = [
         made.median("B / blocks run", ratios, unit="x", baseline=f"all; the paper's figure {wanted}"),
         made.one("share at the paper's figure", share, unit="share", baseline="target >= .70"),
+        made.one(
+            "of these, exact replays", _share(at_figure, lambda o: not o.is_accepted), unit="share",
+            baseline="of a person in the last blocks",
+        ),
         made.one("B / mean blocks run", num_blocks / mean_blocks, unit="x", baseline="all deletions"),
         made.median(
             "B / blocks run, `sqrt`", [num_blocks / each.blocks_sqrt for each in outcomes], unit="x",
@@ -165,8 +194,8 @@ def rows_of(made: Sheet, outcomes: Sequence[Outcome], *, data: str) -> list[Row]
             "fits accepted", len(accepted) / len(outcomes), unit="share", baseline=f"of {len(outcomes)}"
         ),
         made.one(
-            "stops at the fewest points", _share(accepted, lambda o: o.num_points == smallest), unit="share",
-            baseline=f"{smallest} points",
+            "stops at the fewest points", _share(accepted, lambda o: o.num_points == rule.min_points),
+            unit="share", baseline=f"{rule.min_points} points",
         ),
         made.median(
             "test accuracy of training", [o.accuracy_original for o in outcomes], unit="%",
@@ -174,9 +203,8 @@ def rows_of(made: Sheet, outcomes: Sequence[Outcome], *, data: str) -> list[Row]
         ),
     ]  # fmt: skip
     for name, group in _groups(outcomes).items():
-        rows.append(_deficit(made, name, group, lambda each: each.deficit))
-    nothing = "doing nothing minus exact, all"
-    rows.append(_deficit(made, nothing, outcomes, lambda o: o.accuracy_original - o.accuracy_exact))
+        rows.append(_deficit(made, f"stitched minus exact, {name}", group, lambda each: each.deficit))
+        rows.append(_deficit(made, f"nothing minus exact, {name}", group, lambda each: each.deficit_nothing))
     return [*rows, *_context(made, outcomes, accepted)]
 
 
@@ -192,6 +220,14 @@ def _context(made: Sheet, outcomes: Sequence[Outcome], accepted: Sequence[Outcom
         "disagreement with exact, doing nothing": (lambda o: o.disagreement_nothing, "%", "test, accepted"),
         "KL to exact, stitched": (lambda o: o.divergence, "nats", "test, accepted"),
         "KL to exact, doing nothing": (lambda o: o.divergence_nothing, "nats", "test, accepted"),
+        "disagreement on the forgotten, stitched": (lambda o: o.disagreement_own, "%", "accepted"),
+        "disagreement on the forgotten, doing nothing": (
+            lambda o: o.disagreement_own_nothing,
+            "%",
+            "accepted",
+        ),
+        "KL on the forgotten, stitched": (lambda o: o.divergence_own, "nats", "accepted"),
+        "KL on the forgotten, doing nothing": (lambda o: o.divergence_own_nothing, "nats", "accepted"),
         "distance to exact": (lambda o: o.distance or 0.0, "of doing nothing's", "L2, accepted"),
         "tail that was not retrained": (lambda o: o.tail_sum, "L1", "accepted"),
         "R^2": (lambda o: o.r_squared or 0.0, "", "accepted"),
@@ -216,14 +252,14 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
         "mislabelled": [o for o in outcomes if o.is_mislabelled],
         "5 mislabelled": [o for o in outcomes if o.is_mislabelled and o.num_records == 5],
     }
-    return {f"stitched minus exact, {name}": group for name, group in groups.items() if group}
+    return {name: group for name, group in groups.items() if group}
 
 
 def _deficit(made: Sheet, name: str, group: Sequence[Outcome], read: Callable[[Outcome], float]) -> Row:
-    """Return the mean difference in points; low and high are its 95 % interval, clustered by seed."""
+    """Return the mean difference in points; low and high are the 95 % interval of the seeds' means."""
     values = [read(each) for each in group]
     low, high = clustered_interval(values, [each.seed for each in group])
-    row = made.median(name, values, unit="points", baseline="mean, 95 % interval over seeds")
+    row = made.median(name, values, unit="points", baseline="mean; 95 % interval of the seeds' means")
     mean = statistics.fmean(values)
     return replace(row, value=round(mean, 4), low=round(low, 4), high=round(high, 4))
 
