@@ -303,7 +303,7 @@ def test_progress_is_that_of_the_whole_job(new_lab: NewLab, monkeypatch: pytest.
     lab.finish(claim)
     num_training = evidence(lab)["remainder"]["figures"]["num_training_records"]
     assert {total for _, total in seen} == {num_training * PLAN["epochs"]}
-    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)  # a block may hold nobody
     assert seen[-1][0] == num_training * PLAN["epochs"]
     assert len(seen) == 3 * BLOCKS
 
