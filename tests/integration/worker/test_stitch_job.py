@@ -31,7 +31,13 @@ States = list[dict[str, Tensor]]
 
 
 def stitching(
-    new_lab: NewLab, *, net: str = "mlp", rule: dict[str, Any] = EAGER, min_present: int = 1, **policy: object
+    new_lab: NewLab,
+    *,
+    net: str = "mlp",
+    rule: dict[str, Any] = EAGER,
+    min_present: int = 1,
+    epochs: int = EPOCHS,
+    **policy: object,
 ) -> Lab:
     """Return a model of many small blocks, trained with plain SGD, whose interim method stitches.
 
@@ -40,7 +46,7 @@ def stitching(
     wanted: dict[str, object] = {
         "interim_method": "stitch", "references": True, "stitch": rule, "max_drop": 1.0,
     }  # fmt: skip
-    recipe = recipe_of(net, "sgd", blocks=NUM_BLOCKS, epochs=EPOCHS, min_present=min_present)
+    recipe = recipe_of(net, "sgd", blocks=NUM_BLOCKS, epochs=epochs, min_present=min_present)
     lab = new_lab(recipe, source=few_digits(MANY_LONERS), **{**wanted, **policy})
     lab.work()
     return lab
@@ -210,7 +216,7 @@ def test_without_references_it_replays_to_the_end(new_lab: NewLab) -> None:
 
 
 def test_running_statistics_are_estimated_anew(new_lab: NewLab) -> None:
-    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2)
+    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2, epochs=2)
     person, stop = who_stops(lab)
     own: list[dict[str, Tensor]] = []
     lab.straight(
