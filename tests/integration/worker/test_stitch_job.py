@@ -216,7 +216,7 @@ def test_without_references_it_replays_to_the_end(new_lab: NewLab) -> None:
 
 
 def test_running_statistics_are_estimated_anew(new_lab: NewLab) -> None:
-    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2, epochs=2)
+    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2)
     person, stop = who_stops(lab)
     own: list[dict[str, Tensor]] = []
     lab.straight(
