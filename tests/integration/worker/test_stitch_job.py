@@ -21,7 +21,8 @@ from worker.context import JobContext
 from worker.steps.unlearn import unlearn
 from worker.traces import draw, lines_of, trace_of
 from worker.training.state import NET_PREFIX
-from worker.unlearners.decay import rule_on
+from worker.unlearners import stitching as stitching_of_a_shard
+from worker.unlearners.decay import Ruling, rule_on
 from worker.unlearners.replay import keys_of
 
 NUM_BLOCKS, EPOCHS = 24, 6
@@ -215,15 +216,22 @@ def test_without_references_it_replays_to_the_end(new_lab: NewLab) -> None:
     assert "were not kept" in measured["why"]
 
 
-def test_running_statistics_are_estimated_anew(new_lab: NewLab) -> None:
-    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2)
-    person, stop = who_stops(lab)
+def test_running_statistics_are_estimated_anew(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop_at_eight(residuals: list[float], _rule: StitchRule) -> Ruling:
+        return Ruling(stops=len(residuals) == 8, why="told to")
+
+    monkeypatch.setattr(stitching_of_a_shard, "rule_on", stop_at_eight)
+    lab = stitching(new_lab, net="lenet5_batch_norm", min_present=2, epochs=2)
+    person = early(lab)[0]
+    (block,) = (b for b in lab.blocks[person] if b is not None)
+    stop = block + 7
     own: list[dict[str, Tensor]] = []
     lab.straight(
         without=(person,),
         after_block=lambda _, state: own.append({n: b.clone() for n, b in state.net.named_buffers()}),
     )
-    _, found = unlearned(lab, interim(lab, person))
+    measured, found = unlearned(lab, interim(lab, person))
+    assert measured["stopped_after"] == stop
     variances = [name for name in own[stop] if name.endswith("running_var")]
     assert variances
     assert all(bool((found[name] > 0).all()) for name in variances)
