@@ -41,7 +41,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.door
 	$(BIN)/python -m benchmarks.render
 
-# Half an hour on two quiet cores; PARTS="headline sweep" runs some of it.
+# Hours on two cores; PARTS="headline sisa" runs some of it.
 bench-stitch: $(STAMP)
 	$(BIN)/python -m benchmarks.stitch $(PARTS)
 	$(BIN)/python -m benchmarks.drift

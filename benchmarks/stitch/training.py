@@ -27,7 +27,6 @@ from worker.training.state import NET_PREFIX, TrainingState, initial_state, pack
 from worker.unlearners.decay import Ruling, rule_on
 from worker.unlearners.stitching import Retraining, estimate_batch_norm, fault_of, stitch
 
-NORM_RECORDS = 1_024
 _UNMEASURED = StitchRule(min_points=10**9)
 
 

@@ -30,7 +30,7 @@ def error_check(
     """Say how far the interim version before this exact one was off, beside the version before both.
 
     Constituents in shard order; the L1 distance of all parameters. For a stitch it is what the blocks that
-    were not retrained add up to, the one figure that tells it from doing nothing.
+    were not retrained add up to.
     """
     figures = {
         "interim_version": version,

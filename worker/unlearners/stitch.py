@@ -64,7 +64,7 @@ class _Job:
 
 @dataclass
 class _Way:
-    """One shard's way: ``stitched`` is the net that was made at ``stopped_after``, else it ran to its end."""
+    """One shard's way: ``stitched`` is the state made at ``stopped_after``; without one it ran to its end."""
 
     job: _Job
     shard: int
@@ -75,7 +75,7 @@ class _Way:
     is_measuring: bool = True
     why: str = "no block was touched"
     stopped_after: int | None = None
-    stitched: nn.Module | None = field(default=None, repr=False)
+    stitched: TrainingState | None = field(default=None, repr=False)
 
     def after_block(self, position: int, state: TrainingState) -> None:
         """Record the block, measure it, and stop when the stitch can be made."""
@@ -96,19 +96,20 @@ class _Way:
     def _stitch(self, position: int, state: TrainingState) -> None:
         """Stitch a copy; an unusable one is dropped and the retraining goes on unmeasured."""
         last = self.job.context.recipe.plan.num_positions - 1
-        net = self._copy(state.net)
+        made = self._copy(state.net)
+        net = made.net
         stitch(net, here=self.references.after(position), end=self.references.after(last))
         estimate_batch_norm(net, _newest_inputs(self.job, self.shard))
         if fault := fault_of(net):
             self.why, self.is_measuring = f"the stitch cannot be used: {fault}", False
             return
-        self.stopped_after, self.stitched = position, net
+        self.stopped_after, self.stitched = position, made
         raise _StopsHere
 
-    def _copy(self, net: nn.Module) -> nn.Module:
+    def _copy(self, net: nn.Module) -> TrainingState:
         context = self.job.context
-        copy = initial_state(context.recipe, shard=self.shard, device=context.device).net
-        copy.load_state_dict(net.state_dict())
+        copy = initial_state(context.recipe, shard=self.shard, device=context.device)
+        copy.net.load_state_dict(net.state_dict())
         return copy
 
     @property
@@ -119,10 +120,8 @@ class _Way:
             assert blob is not None
             return blob
         # A state without an optimizer's memory, and no checkpoint's row: nothing resumes from it.
-        own = self.job.context.installation
-        state = initial_state(self.job.context.recipe, shard=self.shard, device=self.job.context.device)
-        state.net.load_state_dict(self.stitched.state_dict())
-        return put_blob(own.sessions, pack_state(state), claim=self.job.context.claim, store=own.store)
+        own, claim = self.job.context.installation, self.job.context.claim
+        return put_blob(own.sessions, pack_state(self.stitched), claim=claim, store=own.store)
 
     def trace(self) -> dict[str, Any]:
         """Return what the evidence shows of this way."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from app.domain.policy import StitchRule
 from app.domain.status import Guarantee, JobKind, JobStatus
 from app.domain.terms import DEFAULT_TENANT, Claim
 from app.services.refuse import Refusal, note_refusal
@@ -18,7 +17,6 @@ from tests.integration.worker.test_stitch_job import (
     early,
     interim,
     missing_references,
-    states,
     stitching,
     who_stops,
 )
@@ -132,7 +130,6 @@ def test_a_stitch_that_is_killed_ends_with_the_same_weights(new_lab: NewLab) -> 
 
 
 def test_a_retraining_that_was_refused_for_long_and_killed_goes_on_to_its_exact_end(new_lab: NewLab) -> None:
-    lab = final(new_lab, rule=NEVER, checkpoints="all")
     recipe_blocks = 3 * NUM_BLOCKS
     lab = new_lab(
         recipe_of("mlp", "sgd", blocks=recipe_blocks, epochs=EPOCHS, min_present=1),
@@ -154,7 +151,7 @@ def test_a_retraining_that_was_refused_for_long_and_killed_goes_on_to_its_exact_
     assert (lab.version.weights_digest, lab.versions[-1].guarantee) == (expected, Guarantee.EXACT)
 
 
-def test_shards_are_stitched_each_against_its_own_run(new_lab: NewLab) -> None:
+def test_shards_are_measured_apart_and_settle_exactly(new_lab: NewLab) -> None:
     lab = new_lab(
         recipe_of("mlp", "sgd", blocks=14, epochs=EPOCHS, shards=2), source=few_digits(MANY_LONERS),
         interim_method="stitch", references=True, stitch=EAGER, max_drop=1.0,
@@ -191,9 +188,6 @@ def test_what_is_measured_is_shown_when_references_end(new_lab: NewLab) -> None:
     lab = stitching(new_lab)
     person = early(lab)[0]
     (block,) = (b for b in lab.blocks[person] if b is not None)
-    assert StitchRule(**EAGER).min_points > 2
-    full = states(lab)
-    assert full
     first = min(row.position for row in lab.checkpoints if row.role == "reference" and row.position >= block)
     for row in lab.checkpoints:
         if row.role == "reference" and row.position > first:
