@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,32 @@ class OracleStopped(ExpungeError):
     """The oracle process ended without an answer."""
 
 
+def oracle_environment() -> dict[str, str]:
+    """Return what an oracle's process may have of the environment: nothing of ours but what shapes bits."""
+    kept = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS", "EXPUNGE_DEVICE")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def run_oracle(folder: Path) -> Mapping[str, str]:
+    """Run the oracle over a copy, in an interpreter of its own, and return what it printed.
+
+    Raises:
+        OracleStopped: it ended without an answer.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.oracle", str(folder)],
+        capture_output=True,
+        text=True,
+        env=oracle_environment(),
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise OracleStopped(f"the oracle ended with code {done.returncode}: {lines[-1]}")
+    answer: dict[str, str] = json.loads(done.stdout)
+    return answer
+
+
 @dataclass(frozen=True)
 class Audit:
     """What the oracle found beside what was published."""
@@ -51,11 +77,18 @@ class Audit:
 
 
 def audit(
-    installation: Installation, model_name: str, *, tenant: TenantName, version: str, poisoned: bool = False
+    installation: Installation,
+    model_name: str,
+    *,
+    tenant: TenantName,
+    version: str,
+    poisoned: bool = False,
+    run: Callable[[Path], Mapping[str, str]] = run_oracle,
 ) -> Audit:
     """Train ``version`` again in a fresh process over a copy without the records it covers.
 
-    ``poisoned`` keeps the forgotten records that are not erased yet in the copy, as NaN.
+    ``poisoned`` keeps the forgotten records that are not erased yet in the copy, as NaN. ``run`` is what has
+    the oracle train on the copy.
 
     Raises:
         NotFound: there is no such model or version.
@@ -71,16 +104,16 @@ def audit(
     folder = installation.settings.scratch_folder / copy_id
     try:
         num_records = _copy(installation, model, found, folder=folder, poisoned=poisoned)
-        answer = _run_oracle(folder)
+        answer = run(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         forget_copy(installation.sessions, copy_id)
     return Audit(
         version=found.number,
         published_digest=found.weights_digest,
-        oracle_digest=str(answer["weights_digest"]),
+        oracle_digest=answer["weights_digest"],
         num_records=num_records,
-        is_same_environment=str(answer["environment"]) == found.environment_digest,
+        is_same_environment=answer["environment"] == found.environment_digest,
     )
 
 
@@ -116,21 +149,3 @@ def _refs(refs: Iterable[bytes]) -> npt.NDArray[np.uint8]:
     """Return 32-byte hashes as an (N, 32) array."""
     joined = b"".join(refs)
     return np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)
-
-
-def _run_oracle(folder: Path) -> dict[str, object]:
-    """Run the oracle with nothing of ours in its environment but what shapes bits."""
-    kept = ("PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "OMP_NUM_THREADS", "EXPUNGE_DEVICE")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.oracle", str(folder)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise OracleStopped(f"the oracle ended with code {done.returncode}: {lines[-1]}")
-    answer: dict[str, object] = json.loads(done.stdout)
-    return answer

@@ -20,6 +20,7 @@ from app.services.close import close_ready
 from app.services.create_model import NewModel, create_model
 from app.services.publish import PublishedVersion, current_version
 from app.settings import Settings
+from tests.support.oracles import oracle_host
 from tests.support.world import World
 from worker.auditing import Audit, audit
 from worker.checking import placer
@@ -189,7 +190,8 @@ class Lab:
     def audit(self, version: str = "current", *, poisoned: bool = False) -> Audit:
         """Ask the oracle, which trains in a process of its own."""
         name = self.model.name
-        return audit(self.own, name, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned)
+        run = oracle_host().run
+        return audit(self.own, name, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned, run=run)
 
     def straight_digest(self, *, without: Collection[str] = ()) -> str:
         """Return the weights digest of ``straight``."""
