@@ -19,7 +19,7 @@ from models_store.blobs import BlobStore, open_store
 from tests.support.servers import PostgresServer, ServerMissing, require_servers
 from tests.support.world import World
 
-_MIGRATED = "migrated"
+_MIGRATED, _SHARED = "migrated", "shared"
 
 
 def pytest_sessionstart() -> None:
@@ -66,11 +66,18 @@ def empty_postgres_url(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def shared_database(postgres: PostgresServer, migrated_database: str) -> str:
+    """The name of a migrated database that one test after the other has for itself."""
+    postgres.create_database(_SHARED, template=migrated_database)
+    return _SHARED
+
+
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, migrated_database: str) -> Iterator[str]:
-    """A migrated database for one test."""
-    with postgres.database(template=migrated_database) as url:
-        yield url
+def postgres_url(postgres: PostgresServer, shared_database: str) -> Iterator[str]:
+    """A migrated database without a row, for one test."""
+    yield postgres.url(shared_database)
+    postgres.empty(shared_database)
 
 
 @pytest.fixture

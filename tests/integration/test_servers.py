@@ -58,6 +58,22 @@ def test_what_postgres_has_committed_outlives_its_kill(postgres: PostgresServer)
         assert connection.execute("SELECT * FROM kept").fetchall() == [(7,)]
 
 
+def test_an_emptied_database_keeps_its_tables_and_counts_from_the_start(postgres: PostgresServer) -> None:
+    postgres.create_database("shared")
+    with postgres.connect("shared") as connection:
+        connection.execute("CREATE TABLE parents (id serial PRIMARY KEY)")
+        connection.execute("CREATE TABLE children (parent int REFERENCES parents)")
+        connection.execute("INSERT INTO parents DEFAULT VALUES")
+        connection.execute("INSERT INTO children VALUES (1)")
+        postgres.empty("shared")
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("SELECT * FROM parents")
+    with postgres.connect("shared") as connection:
+        assert connection.execute("SELECT * FROM children").fetchall() == []
+        row = connection.execute("INSERT INTO parents DEFAULT VALUES RETURNING id").fetchone()
+        assert row == (1,)
+
+
 def test_a_killed_postgres_leaves_no_process(postgres: PostgresServer) -> None:
     postmaster = psutil.Process(postgres.pid)
     with postgres.connect():

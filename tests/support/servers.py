@@ -33,6 +33,13 @@ PATIENCE_SECONDS = 60.0
 GLANCE_SECONDS = 0.01
 _SUPERUSER = "postgres"
 _ADMINISTRATION = "postgres"  # the database that every PostgreSQL server has
+_END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+_IN_ANY_ORDER = "SET session_replication_role = replica"  # whoever refers to whom
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+_SEQUENCES = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'"
 _NOBODY = 65534
 _LONGEST_SOCKET_FOLDER = 107 - len("/.s.PGSQL.5432.lock")
 _IPC_RMID = 0
@@ -106,6 +113,19 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drop a database and every connection to it."""
         self._administrate(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def empty(self, name: str) -> None:
+        """End every connection to a database and delete all rows but those of migrations; counters restart.
+
+        A hundredth of what a copy of a template costs.
+        """
+        with self.connect(name) as connection:
+            connection.execute(_END_OTHERS)
+            connection.execute(_IN_ANY_ORDER)
+            for (table,) in connection.execute(_TABLES).fetchall():
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+            for (sequence,) in connection.execute(_SEQUENCES).fetchall():
+                connection.execute(sql.SQL("ALTER SEQUENCE {} RESTART").format(sql.Identifier(sequence)))
 
     @contextmanager
     def database(self, *, template: str | None = None) -> Iterator[str]:
