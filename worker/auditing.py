@@ -24,10 +24,10 @@ from app.domain.errors import ExpungeError, Refused
 from app.domain.status import Guarantee
 from app.domain.terms import ModelId, TenantName
 from app.services.scratch import forget_copy, register_copy, require_copy
+from worker.data.copies import INDEX_FILE, LAYOUT_FILE, PLAN_KEY_FILE, RECIPE_FILE, RECORDS_FILE, OracleIndex
 from worker.data.data_files import Layout, open_data_file, read_rows
 from worker.data.records import table_from_rows
 from worker.installation import Installation
-from worker.oracle import INDEX_FILE, LAYOUT_FILE, PLAN_KEY_FILE, RECIPE_FILE, RECORDS_FILE, OracleIndex
 
 
 class OracleStopped(ExpungeError):

@@ -1,11 +1,11 @@
 """Check a recipe against its dataset: block sizes, what a deletion will cost, and whether it replays.
 
 Nothing is stored. The plan key of a model that does not exist yet is drawn for the check alone, so the
-block sizes shown are those of a plan of the same kind, not of the very same plan.
+block sizes shown are those of a plan of the same kind, not of the very same plan. What needs torch runs in
+fresh processes: no command imports it.
 """
 
 import math
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.db.records import dataset_named, training_records
 from app.db.session import reading
@@ -27,8 +25,8 @@ from app.services.create_model import Place
 from worker.data.data_files import Layout
 from worker.data.records import RecordTable, table_from_rows
 from worker.installation import Installation
-from worker.proof import ProofRun, execute, prove
-from worker.training.factory import build_net
+from worker.processes import fresh_calls
+from worker.proof import ProofRun, prove
 from worker.training.placement import (
     Counts,
     expected_blocks,
@@ -37,7 +35,6 @@ from worker.training.placement import (
     witness_gaps,
 )
 from worker.training.plan import Placed, place
-from worker.training.precision import computing_in
 from worker.training.recipe import PlanPart, Recipe, RecipeRefused
 
 RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
@@ -98,7 +95,6 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         rows = training_records(session, dataset.id)
     plan_key = installation.keyring.plan_key(f"check:{dataset.id}:{recipe.digest()}")
     require_shape(recipe, layout)
-    require_fitting_net(recipe, layout)
     require_enough_subjects(rows, plan)
     require_small_subjects(rows, plan)
     require_likelihood(rows, plan)
@@ -107,7 +103,10 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         table.shard_N * plan.blocks + table.block_N, minlength=plan.shards * plan.blocks
     ).reshape(plan.shards, plan.blocks)
     run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table)
-    state_bytes, seconds = _measure(run, num_records=len(rows))
+    with fresh_calls() as calls:
+        calls.call("worker.trial:require_fitting_net", recipe, layout)
+        state_bytes, seconds = calls.call("worker.trial:measure", run, len(rows))
+        differing_tensors = prove(run, calls=calls)
     refs = [row.subject_ref for row in rows]
     counts_SB = first_touched_counts(refs, table.shard_N, table.block_N, plan=plan)
     costs = placement_costs(policy, counts_SB, plan=plan, state_bytes=state_bytes)
@@ -120,7 +119,7 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         placements=costs,
         expected_replay_share=own.num_blocks / (plan.num_positions * plan.shards),
         training_seconds=seconds,
-        differing_tensors=prove(run),
+        differing_tensors=differing_tensors,
     )
 
 
@@ -200,29 +199,6 @@ def require_shape(recipe: Recipe, layout: Layout) -> None:
         values = getattr(recipe.data, name)
         if len(values) not in (1, shape[0]):
             raise RecipeRefused(f"data.{name}: give one number, or {shape[0]}, not {len(values)}")
-
-
-def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
-    """Refuse a net that does not take the inputs or has no output for some label, by one trial forward.
-
-    Raises:
-        RecipeRefused: the net fails, its output does not fit, or BatchNorm could meet a single record.
-    """
-    net = build_net(recipe, shard=0, device=torch.device("cpu"))
-    inputs = torch.zeros(2, *(recipe.data.shape or layout.shape))
-    try:
-        with torch.no_grad(), computing_in(recipe.execution, inputs.device):
-            logits = net(inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        shape = list(inputs.shape)
-        raise RecipeRefused(f"model.factory: it does not take inputs {shape}: {error}") from error
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.shape[1] < layout.num_classes:
-        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        wanted = [len(inputs), layout.num_classes]
-        raise RecipeRefused(f"model.factory: its output is {found}, and the labels need {wanted}")
-    has_batch_norm = any(isinstance(module, _BatchNorm) for module in net.modules())
-    if has_batch_norm and recipe.plan.min_present < 2:
-        raise RecipeRefused("plan.min_present: must be 2 with BatchNorm, which cannot normalise one record")
 
 
 def require_small_subjects(rows: Sequence[Any], plan: PlanPart) -> None:
@@ -326,15 +302,3 @@ def _two_blocks(
         table=renumbered,
         positions=(0, 1),
     )
-
-
-def _measure(run: ProofRun, *, num_records: int) -> tuple[int, float]:
-    """Return the bytes of a state, the optimizer's share included, and the seconds of a full training.
-
-    Both blocks are timed once more in this process, after a first run that warms everything up.
-    """
-    state_bytes = len(execute(run))
-    started = time.perf_counter()
-    execute(run)
-    seconds = time.perf_counter() - started
-    return state_bytes, seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes

@@ -2,19 +2,16 @@
 
 Run as ``python -m worker.oracle FOLDER`` over a copy that ``worker.auditing`` made. It plans by itself from
 recipe, plan key and the records' own refs, and knows no checkpoint code, no database and no HMAC key.
-
-Shape suffixes: N records.
 """
 
 import json
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from worker.data.copies import INDEX_FILE, LAYOUT_FILE, PLAN_KEY_FILE, RECIPE_FILE, RECORDS_FILE, OracleIndex
 from worker.data.data_files import DataFile, Layout
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable
@@ -25,34 +22,7 @@ from worker.training.plan import place, tokens_from_bytes
 from worker.training.recipe import Recipe, recipe_from_json
 from worker.training.state import initial_state, weights, weights_digest
 
-RECIPE_FILE, PLAN_KEY_FILE, LAYOUT_FILE = "recipe.json", "plan.key", "layout.json"
-RECORDS_FILE, INDEX_FILE = "records.bin", "index.npz"
 RESIDENT_BYTES = 4 << 30
-
-
-@dataclass(frozen=True)
-class OracleIndex:
-    """Who the copied records are: refs (N, 32), spreads and content digests, and which are poisoned.
-
-    ``likelihood_N`` is NaN where none is known.
-    """
-
-    record_ref_N: npt.NDArray[np.uint8]
-    subject_ref_N: npt.NDArray[np.uint8]
-    content_digest_N: npt.NDArray[np.uint8]
-    spread_N: npt.NDArray[np.int64]
-    likelihood_N: npt.NDArray[np.float64]
-    is_poisoned_N: npt.NDArray[np.bool_]
-
-    def save(self, path: Path) -> None:
-        """Write the index."""
-        np.savez(path, **vars(self))
-
-    @classmethod
-    def load(cls, path: Path) -> "OracleIndex":
-        """Read what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 
 def train_copy(folder: Path) -> dict[str, str]:

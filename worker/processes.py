@@ -1,24 +1,36 @@
 """Fresh processes: children of one forkserver that has imported what every job needs.
 
 Promises: a child starts in tens of milliseconds, in its own memory, with torch imported and no tensor
-operation run. Never: a plain fork, which mixes neither with threads nor with CUDA.
+operation run. Never: a plain fork, which mixes neither with threads nor with CUDA; torch in this process.
 """
 
 import ctypes
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from multiprocessing.context import ForkServerContext
+from typing import Any
+
+from app.domain.errors import ExpungeError
 
 _PR_SET_PDEATHSIG = 1
 # Every optimizer imports torch._dynamo when it is made: more than a second in each child.
-_PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.proof"]
+_PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.trial"]
 # What a supervisor says to its child; silence without end is its death.
 STOP = "stop"
+
+
+class ProcessDied(ExpungeError):
+    """A fresh process was killed before it had an answer."""
 
 
 class Ending(IntEnum):
@@ -38,6 +50,42 @@ def fresh_processes() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     return context
+
+
+@dataclass(frozen=True)
+class FreshCalls:
+    """Calls of functions that this process cannot import, each in a fresh process, one after the other."""
+
+    pool: ProcessPoolExecutor
+
+    def begin(self, function: str, *args: object) -> Future[Any]:
+        """Begin a call of a function named ``module:name``; its result or its error comes with ``result``."""
+        return self.pool.submit(_call, function, *args)
+
+    def call(self, function: str, *args: object) -> Any:
+        """Call a function and return what it returns."""
+        return self.begin(function, *args).result()
+
+
+@contextmanager
+def fresh_calls() -> Iterator[FreshCalls]:
+    """Yield what calls in fresh processes.
+
+    Raises:
+        ProcessDied: one was killed, for its memory for instance.
+    """
+    try:
+        with ProcessPoolExecutor(
+            1, mp_context=fresh_processes(), initializer=die_with_parent, max_tasks_per_child=1
+        ) as pool:
+            yield FreshCalls(pool)
+    except BrokenProcessPool as error:
+        raise ProcessDied("a process that tried the recipe out was killed; out of memory?") from error
+
+
+def _call(function: str, *args: object) -> Any:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(*args)
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

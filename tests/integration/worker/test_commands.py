@@ -22,3 +22,13 @@ def test_a_database_that_is_not_there_is_one_line_without_its_password(
     assert done.stderr.startswith("expunge-worker: the database cannot be used: connection failed")
     assert done.stderr.count("\n") == 1
     assert "sekret" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["work", "train"])
+@pytest.mark.parametrize("package", ["torch", "pyarrow"])
+def test_without_a_package_of_the_worker_a_command_says_what_to_install(package: str, command: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from worker.__main__ import main; main()"
+    run = [sys.executable, "-c", program, command]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    told = f"expunge-worker: {package} is missing; install the worker: pip install 'expunge[worker]'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
