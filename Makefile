@@ -20,9 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo --data $(or $(DATA),digits)
 
-# Each process has servers and folders of its own; one that has no more tests takes over some of the other's.
+# Each process has servers and folders of its own; tests that share something costly run in the same one.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

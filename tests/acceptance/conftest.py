@@ -1,17 +1,28 @@
 """Installations to start from. Each is made once; a test takes a copy and may do with it what it likes."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.support.kills import kill_all
 from tests.support.people import Subject, subject_in
 from tests.support.recipes import write_recipe
 from tests.support.service import Home, Service
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the one story in one process: telling it takes a server, a worker and a minute."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "story" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("story"))
 
 
 @dataclass(frozen=True)
@@ -36,29 +47,28 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def ordered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def ordered(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The digits imported, and a training that was killed as soon as it was ordered."""
-    home = Home(folder=tmp_path_factory.mktemp("ordered"))
-    try:
+
+    def make(home: Home) -> None:
         home.prepare()
         home.run("expunge-worker", "import", "digits", "--records-per-subject", "3")
         training = home.begin("expunge-worker", "train", str(write_recipe(home)))
         home.wait_for("the order", lambda: home.rows("SELECT id FROM jobs"))
         kill_all(home, training)
-        yield home
-    finally:
-        home.close()
+
+    return made_once(tmp_path_factory, "ordered", make)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, ordered: Home) -> Iterator[Home]:
+def trained(tmp_path_factory: pytest.TempPathFactory, ordered: Home) -> Home:
     """Version 1, from a training that nothing disturbed."""
-    home = ordered.copy(tmp_path_factory.mktemp("trained"))
-    try:
+
+    def make(home: Home) -> None:
+        home.take_over(ordered)
         home.run("expunge-worker", "train", str(write_recipe(home)))
-        yield home
-    finally:
-        home.close()
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +113,24 @@ def copy_of(tmp_path: Path) -> Iterator[Callable[[Home], Home]]:
     yield copy
     for home in homes:
         home.close()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Home], None]) -> Home:
+    """Return an installation that whichever test process needs it first has made; nothing runs in it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    made = folder / f"{name}.json"
+    with FileLock(folder / f"{name}.lock"):
+        if not made.exists():
+            home = Home(folder=Path(mkdtemp(dir=folder, prefix=f"{name}-")))
+            try:
+                make(home)
+            finally:
+                home.close()
+            made.write_text(json.dumps([str(home.folder), home.admin_key, home.product_key]))
+    home_folder, admin_key, product_key = json.loads(made.read_text())
+    return Home(folder=Path(home_folder), admin_key=admin_key, product_key=product_key)
 
 
 def forgotten_subject(home: Home) -> Subject:

@@ -15,6 +15,8 @@ from tests.support.recipes import write_recipe
 from tests.support.servers import PostgresServer, RedisServer
 from tests.support.service import Process, Service
 
+pytestmark = pytest.mark.xdist_group("test_celery")  # they share what takes seconds to start
+
 NEVER_SECONDS = "3600"
 NUM_DUPLICATES = 6  # an idle worker takes one a second
 FACTORY = (

@@ -13,6 +13,8 @@ import pytest
 from tests.support.recipes import write_recipe
 from tests.support.service import Done, Home
 
+pytestmark = pytest.mark.xdist_group("test_refused_input")  # they share what takes seconds to start
+
 NUM_AT_ONCE = 2
 NUM_RECORDS = 90
 

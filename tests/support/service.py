@@ -161,9 +161,15 @@ class Home:
 
     def copy(self, folder: Path) -> "Home":
         """Return an installation like this one, in which nothing runs."""
-        self.wait_for("quiet", lambda: not any(process.family() for process in self.processes))
-        shutil.copytree(self.path, folder / "home")
-        return Home(folder=folder, admin_key=self.admin_key, product_key=self.product_key)
+        copy = Home(folder=folder)
+        copy.take_over(self)
+        return copy
+
+    def take_over(self, other: "Home") -> None:
+        """Become a copy of another installation, in which nothing runs any more."""
+        other.wait_for("quiet", lambda: not any(process.family() for process in other.processes))
+        shutil.copytree(other.path, self.path)
+        self.admin_key, self.product_key = other.admin_key, other.product_key
 
     def run(self, *command: str, code: int = 0) -> Done:
         """Run a command to its end, which must be this exit code."""

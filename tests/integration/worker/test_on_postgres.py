@@ -24,6 +24,8 @@ from worker.unlearners import UNLEARNERS
 
 _TRAINED = "trained"
 
+pytestmark = pytest.mark.xdist_group("test_on_postgres")  # they share what takes seconds to start
+
 
 @pytest.fixture(scope="module")
 def trained_home(

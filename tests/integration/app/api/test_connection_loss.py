@@ -24,6 +24,8 @@ from tests.support.world import World
 COMMITS_WAIT = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'"
 COMMITS_PASS = "ALTER SYSTEM RESET synchronous_standby_names"
 
+pytestmark = pytest.mark.xdist_group("test_connection_loss")  # they share what takes seconds to start
+
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
@@ -34,9 +36,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 
 
 @pytest.fixture(scope="module")
-def migrated_database(postgres: PostgresServer) -> str:
-    upgrade(postgres.create_database("migrated"))
-    return "migrated"
+def shared_database(postgres: PostgresServer) -> str:
+    upgrade(postgres.create_database("shared"))
+    return "shared"
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from app.domain.errors import SetupError
 from tests.support.servers import PATIENCE_SECONDS, PostgresServer
 from tests.support.world import World
 
+pytestmark = pytest.mark.xdist_group("test_connecting")  # they share what takes seconds to start
+
 
 @pytest.fixture(scope="module")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
