@@ -74,8 +74,14 @@ def shared_database(postgres: PostgresServer, migrated_database: str) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer, shared_database: str) -> Iterator[str]:
+def postgres_url(
+    postgres: PostgresServer, shared_database: str, request: pytest.FixtureRequest
+) -> Iterator[str]:
     """A migrated database without a row, for one test."""
+    if request.node.get_closest_marker("own_database"):
+        with postgres.database(template=request.getfixturevalue("migrated_database")) as url:
+            yield url
+        return
     yield postgres.url(shared_database)
     postgres.empty(shared_database)
 

@@ -3,11 +3,13 @@
 Shape suffixes: N images, K classes.
 """
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,8 @@ from torch.nn import functional as F
 _STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
 _CHUNK = 1_000
 
+Arrays = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -23,6 +27,15 @@ class Outputs:
 
     log_shares_NK: Tensor
     labels_N: Tensor
+
+    @classmethod
+    def from_arrays(cls, arrays: "Arrays") -> "Outputs":
+        """Undo ``to_arrays``."""
+        return cls(*map(torch.from_numpy, arrays))
+
+    def to_arrays(self) -> "Arrays":
+        """Return the same for another process: tensors would lose their memory when this one ends."""
+        return self.log_shares_NK.numpy(), self.labels_N.numpy()
 
     @property
     def accuracy(self) -> float:
@@ -53,6 +66,12 @@ def outputs_of(net: nn.Module, inputs: Tensor, labels_N: Tensor) -> Outputs:
     parts = [F.log_softmax(net(part).double(), dim=1) for part in inputs.split(_CHUNK)]
     net.train(was_training)
     return Outputs(torch.cat(parts).cpu(), labels_N.cpu())
+
+
+def between(outputs: Sequence[Outputs]) -> tuple[list[float], list[float]]:
+    """Return disagreement (percent) and divergence (nats) of every pair: how far exact ones lie apart."""
+    pairs = list(itertools.combinations(outputs, 2))
+    return [a.disagreement(b) for a, b in pairs], [a.divergence_from(b) for a, b in pairs]
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:

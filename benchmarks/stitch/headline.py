@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from app.domain.policy import CheckpointPlacement, Policy, StitchRule
 from benchmarks.results import Row, Sheet
-from benchmarks.stitch.figures import clustered_interval, distance, outputs_of
+from benchmarks.stitch.figures import Arrays, Outputs, between, clustered_interval, distance, outputs_of
 from benchmarks.stitch.images import Images, Person, drawn_people, mislabelled
 from benchmarks.stitch.training import Deletion, Stitched, Training, seeded, transform_of
 from worker.training.placement import kept_positions, resume_before
@@ -81,6 +81,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Seed:
+    """The deletions from one training, and what it predicts on the test images before any of them."""
+
+    outcomes: list[Outcome]
+    original: Arrays
+
+
+@dataclass(frozen=True)
 class Stage:
     """A training that ended, with what its deletions are judged on."""
 
@@ -94,11 +102,15 @@ class Stage:
         deletion = self.training.delete(people, rules=rules)
         return [self._outcome(people, deletion, self._gated(deletion, each)) for each in deletion.stitched]
 
+    @property
+    def original_outputs(self) -> Outputs:
+        """What the training predicts on the test images."""
+        return outputs_of(self.original, *self._inputs(self.test))
+
     def _gated(self, deletion: Deletion, stitched: Stitched) -> Stitched:
         """Return what the service would publish: beyond ``max_drop`` its gate refuses, and replay follows."""
-        before, after = (
-            outputs_of(net, *self._inputs(self.test)).accuracy for net in (self.original, stitched.net)
-        )
+        before = self.original_outputs.accuracy
+        after = outputs_of(stitched.net, *self._inputs(self.test)).accuracy
         if stitched.stopped_after is None or before - after <= 100 * SQRT.max_drop:
             return stitched
         refused = Ruling(stops=False, why="the gate refused it")
@@ -157,11 +169,12 @@ def stage_of(recipe: Recipe, images: Images, people: Sequence[Person], *, seed: 
     return Stage(training, original, test, seed)
 
 
-def one_seed(recipe: Recipe, images: Images, rule: StitchRule, seed: int) -> list[Outcome]:
+def one_seed(recipe: Recipe, images: Images, rule: StitchRule, seed: int) -> Seed:
     """Return ten deletions from one training: subjects of 1 and 5 records, half of them mislabelled."""
     people = drawn_people(images, SIZES, seed=seed)
     stage = stage_of(recipe, images, people, seed=seed)
-    return [stage.outcomes([person], rules=[rule])[0] for person in people]
+    outcomes = [stage.outcomes([person], rules=[rule])[0] for person in people]
+    return Seed(outcomes, stage.original_outputs.to_arrays())
 
 
 def sqrt_gap(first_block: int, *, plan: PlanPart) -> int:
@@ -170,8 +183,24 @@ def sqrt_gap(first_block: int, *, plan: PlanPart) -> int:
     return first_block - 1 - resume_before(first_block, kept)
 
 
-def rows_of(made: Sheet, outcomes: Sequence[Outcome], rule: StitchRule, *, data: str) -> list[Row]:
+def rows_of(made: Sheet, seeds: Sequence[Seed], rule: StitchRule, *, data: str) -> list[Row]:
     """Return the table: all deletions, rejected ones as exact replays, and what accuracy cannot tell."""
+    outcomes = [outcome for seed in seeds for outcome in seed.outcomes]
+    originals = [Outputs.from_arrays(seed.original) for seed in seeds]
+    floor = floor_rows(made, originals, against=f"test, pairs of {len(seeds)} exact ones")
+    return [*_outcome_rows(made, outcomes, rule, data=data), *floor]
+
+
+def floor_rows(made: Sheet, outputs: Sequence[Outputs], *, against: str) -> list[Row]:
+    """Return how far exact trainings of other seeds lie apart: nothing can be told below that."""
+    disagreements, divergences = between(outputs)
+    return [
+        made.median("disagreement of seeds", disagreements, unit="%", baseline=against),
+        made.median("KL of seeds", divergences, unit="nats", baseline=against),
+    ]
+
+
+def _outcome_rows(made: Sheet, outcomes: Sequence[Outcome], rule: StitchRule, *, data: str) -> list[Row]:
     ratios = [each.ratio for each in outcomes]
     wanted, num_blocks = PAPER_RATIO[data], outcomes[0].num_blocks
     accepted = [each for each in outcomes if each.is_accepted]

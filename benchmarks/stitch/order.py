@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from benchmarks.results import Row, Sheet
-from benchmarks.stitch.figures import Outputs, outputs_of
+from benchmarks.stitch.figures import Arrays, Outputs, outputs_of
+from benchmarks.stitch.headline import floor_rows
 from benchmarks.stitch.images import Images
 from benchmarks.stitch.sweep import with_blocks
 from benchmarks.stitch.training import Training, seeded, transform_of
@@ -19,20 +19,11 @@ BLOCKS = (1, 100, 500, 1_000)
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training predicts on the test images.
-
-    As arrays: a process that hands tensors over and ends takes their shared memory with it.
-    """
+    """What one training predicts on the test images."""
 
     num_blocks: int
     seed: int
-    log_shares_NK: np.ndarray
-    labels_N: np.ndarray
-
-    @property
-    def outputs(self) -> Outputs:
-        """The same as figures are taken of."""
-        return Outputs(torch.from_numpy(self.log_shares_NK), torch.from_numpy(self.labels_N))
+    arrays: Arrays
 
 
 def one_order(recipe: Recipe, images: Images, num_blocks: int, seed: int) -> Trained:
@@ -42,26 +33,22 @@ def one_order(recipe: Recipe, images: Images, num_blocks: int, seed: int) -> Tra
     net = training.run(keeps=False)
     inputs = transform_of(recipe, images)(torch.from_numpy(images.test_features).to(training.device))
     found = outputs_of(net, inputs, torch.from_numpy(images.test_labels))
-    return Trained(num_blocks, seed, found.log_shares_NK.numpy(), found.labels_N.numpy())
+    return Trained(num_blocks, seed, found.to_arrays())
 
 
 def rows_of(made: Sheet, trained: Sequence[Trained]) -> list[Row]:
     """Return accuracy by number of blocks, and the floor between seeds at the most blocks."""
     rows = []
-    for num in dict.fromkeys(each.num_blocks for each in trained):
-        values = [each.outputs.accuracy for each in trained if each.num_blocks == num]
+    outputs = {
+        num: [Outputs.from_arrays(each.arrays) for each in trained if each.num_blocks == num]
+        for num in dict.fromkeys(each.num_blocks for each in trained)
+    }
+    for num, same in outputs.items():
         name = "shuffled, one block" if num == 1 else f"B = {num}"
+        values = [each.accuracy for each in same]
         rows.append(made.median(f"test accuracy, {name}", values, unit="%", baseline="same steps in all"))
-    most = max(each.num_blocks for each in trained)
-    same = [each.outputs for each in trained if each.num_blocks == most]
-    pairs = [(one, other) for i, one in enumerate(same) for other in same[i + 1 :]]
-    against = f"pairs of {len(same)} seeds, B = {most}"
-    rows.append(
-        made.median(
-            "disagreement of seeds", [a.disagreement(b) for a, b in pairs], unit="%", baseline=against
-        )
-    )
-    rows.append(
-        made.median("KL of seeds", [a.divergence_from(b) for a, b in pairs], unit="nats", baseline=against)
-    )
-    return rows
+    most = max(outputs)
+    return [
+        *rows,
+        *floor_rows(made, outputs[most], against=f"pairs of {len(outputs[most])} seeds, B = {most}"),
+    ]

@@ -24,6 +24,7 @@ def test_a_service_in_order_is_alive_and_ready(anonymous: httpx.Client) -> None:
     assert anonymous.get("/readyz").json() == {"database": True, "migrations": True, "keys": True}
 
 
+@pytest.mark.own_database
 def test_a_database_that_is_not_at_the_head_is_not_ready(anonymous: httpx.Client, settings: Settings) -> None:
     downgrade(settings.resolved_database_url)
     body = problem_of(anonymous.get("/readyz"), 503, "not-ready")

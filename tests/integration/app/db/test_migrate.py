@@ -22,6 +22,8 @@ from app.domain.errors import SetupError
 from app.settings import Settings
 from tests.support.world import World
 
+pytestmark = pytest.mark.own_database
+
 
 @pytest.fixture
 def url(tmp_path: Path, dialect: str, request: pytest.FixtureRequest) -> str:

@@ -11,6 +11,8 @@ from app.db.tables import Record
 from tests.support.servers import PostgresServer
 from tests.support.world import World
 
+pytestmark = pytest.mark.own_database
+
 NUM_RECORDS = 400
 STATISTICS = "SELECT n_dead_tup, vacuum_count FROM pg_stat_user_tables WHERE relname = 'records'"
 
