@@ -26,7 +26,7 @@ from worker.data.data_files import Layout
 from worker.data.records import RecordTable, table_from_rows
 from worker.installation import Installation
 from worker.processes import fresh_calls
-from worker.proof import ProofRun, prove
+from worker.proof import Measured, ProofRun, prove
 from worker.training.placement import (
     Counts,
     expected_blocks,
@@ -44,6 +44,7 @@ RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
 class PlacementCost:
     """What one placement of checkpoints keeps, in all shards, and what one deletion then costs in blocks.
 
+    ``num_bytes`` counts the references of the blocks between as well, where the policy keeps them.
     ``num_blocks`` takes every subject as equally likely, ``num_blocks_by_prior`` the policy's prior.
     ``mean_gap`` and ``max_gap`` are blocks the witness runs from the resume point to the touched one.
     """
@@ -105,11 +106,11 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
     run = _two_blocks(installation, recipe, layout=layout, dataset_id=dataset.id, table=table)
     with fresh_calls() as calls:
         calls.call("worker.trial:require_fitting_net", recipe, layout)
-        state_bytes, seconds = calls.call("worker.trial:measure", run, len(rows))
+        measured: Measured = calls.call("worker.trial:measure", run, len(rows))
         differing_tensors = prove(run, calls=calls)
     refs = [row.subject_ref for row in rows]
     counts_SB = first_touched_counts(refs, table.shard_N, table.block_N, plan=plan)
-    costs = placement_costs(policy, counts_SB, plan=plan, state_bytes=state_bytes)
+    costs = placement_costs(policy, counts_SB, plan=plan, measured=measured)
     own = next(cost for cost in costs if cost.placement is policy.checkpoints)
     return Checked(
         num_records=len(rows),
@@ -118,25 +119,27 @@ def check(installation: Installation, recipe: Recipe, policy: Policy, *, tenant:
         band_sizes=[int(counts_SB[:, list(band)].sum()) for band in plan.bands],
         placements=costs,
         expected_replay_share=own.num_blocks / (plan.num_positions * plan.shards),
-        training_seconds=seconds,
+        training_seconds=measured.training_seconds,
         differing_tensors=differing_tensors,
     )
 
 
 def placement_costs(
-    policy: Policy, counts_SB: Counts, *, plan: PlanPart, state_bytes: int
+    policy: Policy, counts_SB: Counts, *, plan: PlanPart, measured: Measured
 ) -> list[PlacementCost]:
     """Return what each placement would cost; ``counts_SB`` are subjects by shard and first touched block."""
+    reference_bytes = measured.weights_bytes if policy.references else 0
     weights = None if policy.prior.kind is PriorKind.UNIFORM else policy.prior.block_weights(plan.blocks)
     costs = []
     for placement in CheckpointPlacement:
         kept = kept_positions(replace(policy, checkpoints=placement), plan=plan)
+        num_references = plan.num_positions - len(kept)
         mean_gap, max_gap = witness_gaps(kept, counts_SB, plan=plan)
         costs.append(
             PlacementCost(
                 placement=placement,
                 num_checkpoints=len(kept) * plan.shards,
-                num_bytes=len(kept) * plan.shards * state_bytes,
+                num_bytes=plan.shards * (len(kept) * measured.state_bytes + num_references * reference_bytes),
                 num_blocks=expected_blocks(kept, counts_SB, plan=plan),
                 num_blocks_by_prior=expected_blocks(kept, counts_SB, plan=plan, weights=weights),
                 mean_gap=mean_gap,

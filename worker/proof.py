@@ -37,6 +37,15 @@ class ProofRun:
     builds_all: bool = False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Bytes of a full state, with the optimizer's, and of the weights alone; seconds of a full training."""
+
+    state_bytes: int
+    weights_bytes: int
+    training_seconds: float
+
+
 def prove(run: ProofRun, *, calls: FreshCalls) -> list[str]:
     """Return the names of tensors that differ between runs that must agree; empty when it replays.
 

@@ -12,12 +12,12 @@ from worker.data.data_files import DataFile, Layout, open_data_file, read_rows
 from worker.data.loader import Loader, Transform
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, fix_kernels
-from worker.proof import ProofRun
+from worker.proof import Measured, ProofRun
 from worker.training.factory import build_net
 from worker.training.loop import run_positions
 from worker.training.precision import computing_in
 from worker.training.recipe import Recipe, RecipeRefused
-from worker.training.state import initial_state, pack_state, restore
+from worker.training.state import NET_PREFIX, initial_state, pack_state, restore
 
 
 def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
@@ -75,16 +75,20 @@ def tensor_digests(run: ProofRun) -> dict[str, str]:
     return {name: tensor_digest({name: tensor}) for name, tensor in unpack(execute(run))[0].items()}
 
 
-def measure(run: ProofRun, num_records: int) -> tuple[int, float]:
-    """Return the bytes of a state, the optimizer's share included, and the seconds of a full training.
+def measure(run: ProofRun, num_records: int) -> Measured:
+    """Return what a state takes, and from both blocks what a training on so many records would.
 
-    Both blocks are timed once more in this process, after a first run that warms everything up.
+    They are timed once more in this process, after a first run that warms everything up.
     """
-    state_bytes = len(execute(run))
+    packed = execute(run)
     started = time.perf_counter()
     execute(run)
     seconds = time.perf_counter() - started
-    return state_bytes, seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes
+    return Measured(
+        state_bytes=len(packed),
+        weights_bytes=sum(t.nbytes for name, t in unpack(packed)[0].items() if name.startswith(NET_PREFIX)),
+        training_seconds=seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes,
+    )
 
 
 def _opened(run: ProofRun) -> tuple[DataFile, RecordTable]:

@@ -12,6 +12,7 @@ from app.domain.policy import CheckpointPlacement, Policy
 from app.domain.prior import DeletionPrior, PriorKind
 from app.domain.terms import DEFAULT_TENANT
 from app.settings import get_settings
+from tests.integration.worker.conftest import NewLab
 from tests.support.trained import Lab, recipe_of
 from worker.checking import check, require_small_subjects
 from worker.cli import app
@@ -90,6 +91,21 @@ def test_bytes_are_those_of_the_states_that_the_training_kept(lab: Lab) -> None:
     cost = by_name[CheckpointPlacement.SQRT]
     assert checked.expected_replay_share == cost.num_blocks / 6
     assert cost.num_blocks_by_prior < cost.num_blocks
+
+
+def test_references_count_where_the_policy_keeps_them(new_lab: NewLab) -> None:
+    lab = new_lab(recipe_of(blocks=9), checkpoints="sqrt", references=True)
+    lab.work()
+    states = sum(row.size for row in lab.checkpoints if row.role != "reference")
+    everything = sum(row.size for row in lab.checkpoints)
+
+    def estimate(policy: Policy) -> int:
+        costs = check(lab.own, recipe_of(blocks=9), policy, tenant=DEFAULT_TENANT).placements
+        return next(cost.num_bytes for cost in costs if cost.placement is CheckpointPlacement.SQRT)
+
+    assert estimate(Policy()) == states
+    # Each pack has a header besides, which counts beside so small a net.
+    assert states < estimate(Policy(references=True)) == pytest.approx(everything, rel=0.03)
 
 
 def test_cuts_over_data_without_likelihoods_are_refused(lab: Lab) -> None:
