@@ -1,7 +1,8 @@
-"""A backdoor that one person planted: its power first, then what deleting the person leaves of it.
+"""A backdoor that one person planted over many accounts: its power, then what deleting them leaves of it.
 
-The person's images carry a white square and one label. Success is the share of other test images with the
-square that get that label. A stitch is judged two-sided: less than exact retraining is over-forgetting.
+The images of the accounts carry a white square and one label. Success is the share of other test images with
+the square that get that label; the original's is its power, and what doing nothing leaves. A stitch is judged
+two-sided: less than exact retraining is over-forgetting.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ from benchmarks.stitch.images import Images, drawn_people
 from benchmarks.stitch.training import Training, named_within, seeded, transform_of
 from worker.training.recipe import Recipe
 
-NUM_RECORDS, SQUARE, LABEL = 100, 4, 0
-PLACES = {"early": 0.1, "late": 0.95}
+NUM_ACCOUNTS, NUM_RECORDS, SQUARE, LABEL = 20, 50, 4, 0
+# Where in the blocks the accounts begin to lie, and over how many of them. A hundred records of one account in
+# one block have no power: the other blocks wash them out.
+PLACES, WIDTH = {"early": 0.1, "middle": 0.5, "late": 0.8}, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,13 @@ class Planted:
 def one_backdoor(recipe: Recipe, images: Images, rule: StitchRule, place: str, seed: int) -> Planted:
     """Plant, train, delete and measure."""
     recipe = seeded(recipe, seed)
-    start = int(PLACES[place] * recipe.plan.blocks)
-    blocks = range(start, start + max(2, recipe.plan.blocks // 50))
-    (drawn,) = drawn_people(images, [(NUM_RECORDS, False)], seed=seed)
-    person = named_within(recipe, drawn, blocks, seed=seed)
-    training = Training(recipe, _planted(images, person.rows), [person], seed=seed)
+    start, width = (int(share * recipe.plan.blocks) for share in (PLACES[place], WIDTH))
+    drawn = drawn_people(images, [(NUM_RECORDS, False)] * NUM_ACCOUNTS, seed=seed)
+    accounts = [named_within(recipe, each, range(start, start + width), seed=seed) for each in drawn]
+    rows = np.concatenate([account.rows for account in accounts])
+    training = Training(recipe, _planted(images, rows), accounts, seed=seed)
     original = training.run()
-    deletion = training.delete([person], rules=[rule])
+    deletion = training.delete(accounts, rules=[rule])
     (stitched,) = deletion.stitched
     made = None if stitched.stopped_after is None else _success(stitched.net, training)
     return Planted(place, _success(original, training), _success(deletion.exact, training), made)
@@ -52,8 +55,10 @@ def rows_of(made: Sheet, planted: Sequence[Planted]) -> list[Row]:
     for place in dict.fromkeys(each.place for each in planted):
         same = [each for each in planted if each.place == place]
         stitched = [each.stitched for each in same if each.stitched is not None]
-        against = f"{NUM_RECORDS} records, {place}"
-        rows.append(made.median("backdoor, original", [p.original for p in same], unit="%", baseline=against))
+        against = f"{NUM_ACCOUNTS} accounts of {NUM_RECORDS}, {place}"
+        rows.append(
+            made.median("backdoor, doing nothing", [p.original for p in same], unit="%", baseline=against)
+        )
         rows.append(made.median("backdoor, exact", [p.exact for p in same], unit="%", baseline=against))
         if stitched:
             rows.append(made.median("backdoor, stitched", stitched, unit="%", baseline=against))
