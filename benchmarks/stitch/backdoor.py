@@ -19,8 +19,8 @@ from benchmarks.stitch.training import Training, named_within, seeded, transform
 from worker.training.recipe import Recipe
 
 NUM_ACCOUNTS, NUM_RECORDS, SQUARE, LABEL = 20, 50, 4, 0
-# Where in the blocks the accounts begin to lie, and over how many of them. A hundred records of one account in
-# one block have no power: the other blocks wash them out.
+# Where in the blocks the accounts begin to lie, and over how many. A hundred records of one account in one
+# block have no power: the other blocks wash them out.
 PLACES, WIDTH = {"early": 0.1, "middle": 0.5, "late": 0.8}, 0.1
 
 
