@@ -37,7 +37,7 @@ COMMAND = "make bench-stitch"
 HEADLINE_SEEDS, OTHER_SEEDS = tuple(range(6)), tuple(range(10, 13))
 ORDER_SEEDS = tuple(range(5))
 NUM_PROCESSES = 2
-NUM_CIFAR = 10_000
+NUM_CIFAR = 30_000
 
 Work = tuple[Callable[..., Any], tuple[Any, ...]]
 
