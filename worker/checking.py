@@ -44,7 +44,8 @@ RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
 class PlacementCost:
     """What one placement of checkpoints keeps, in all shards, and what one deletion then costs in blocks.
 
-    ``num_bytes`` counts the references of the blocks between as well, where the policy keeps them.
+    ``num_bytes`` counts the references of the blocks between as well, where the policy keeps them or
+    stitching would need them.
     ``num_blocks`` takes every subject as equally likely, ``num_blocks_by_prior`` the policy's prior.
     ``mean_gap`` and ``max_gap`` are blocks the witness runs from the resume point to the touched one.
     """
@@ -128,18 +129,19 @@ def placement_costs(
     policy: Policy, counts_SB: Counts, *, plan: PlanPart, measured: Measured
 ) -> list[PlacementCost]:
     """Return what each placement would cost; ``counts_SB`` are subjects by shard and first touched block."""
-    reference_bytes = measured.weights_bytes if policy.references else 0
     weights = None if policy.prior.kind is PriorKind.UNIFORM else policy.prior.block_weights(plan.blocks)
     costs = []
     for placement in CheckpointPlacement:
-        kept = kept_positions(replace(policy, checkpoints=placement), plan=plan)
-        num_references = plan.num_positions - len(kept)
+        own = policy.placed(placement)
+        kept = kept_positions(own, plan=plan)
+        num_references = plan.num_positions - len(kept) if own.references else 0
         mean_gap, max_gap = witness_gaps(kept, counts_SB, plan=plan)
         costs.append(
             PlacementCost(
                 placement=placement,
                 num_checkpoints=len(kept) * plan.shards,
-                num_bytes=plan.shards * (len(kept) * measured.state_bytes + num_references * reference_bytes),
+                num_bytes=plan.shards
+                * (len(kept) * measured.state_bytes + num_references * measured.weights_bytes),
                 num_blocks=expected_blocks(kept, counts_SB, plan=plan),
                 num_blocks_by_prior=expected_blocks(kept, counts_SB, plan=plan, weights=weights),
                 mean_gap=mean_gap,

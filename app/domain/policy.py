@@ -1,7 +1,7 @@
 """The policy of a model: what may change without changing a single bit of the training itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -114,8 +114,18 @@ class Policy:
         """Whether the weights after every block are kept, in full checkpoints or beside them."""
         return self.references or self.checkpoints is CheckpointPlacement.ALL
 
+    @property
+    def stitches(self) -> bool:
+        """Whether one of its methods is stitching."""
+        return STITCH in (self.interim_method, self.final_method)
+
+    def placed(self, placement: CheckpointPlacement) -> "Policy":
+        """Return the same with another placement, and with the references that stitching then needs."""
+        needs_references = self.stitches and placement is not CheckpointPlacement.ALL
+        return replace(self, checkpoints=placement, references=self.references or needs_references)
+
     def _require_references(self) -> None:
-        if STITCH in (self.interim_method, self.final_method) and not self.has_references:
+        if self.stitches and not self.has_references:
             raise ValueError("references must be true for stitching, unless checkpoints is all")
 
     def require_plan(self, *, num_blocks: int, num_passes: int) -> None:

@@ -99,13 +99,18 @@ def test_references_count_where_the_policy_keeps_them(new_lab: NewLab) -> None:
     states = sum(row.size for row in lab.checkpoints if row.role != "reference")
     everything = sum(row.size for row in lab.checkpoints)
 
-    def estimate(policy: Policy) -> int:
+    def estimate(placement: CheckpointPlacement, policy: Policy) -> int:
         costs = check(lab.own, recipe_of(blocks=9), policy, tenant=DEFAULT_TENANT).placements
-        return next(cost.num_bytes for cost in costs if cost.placement is CheckpointPlacement.SQRT)
+        return next(cost.num_bytes for cost in costs if cost.placement is placement)
 
-    assert estimate(Policy()) == states
+    stitching = Policy(checkpoints=CheckpointPlacement.ALL, interim_method="stitch")
+    assert estimate(CheckpointPlacement.SQRT, Policy()) == states
     # Each pack has a header besides, which counts beside so small a net.
-    assert states < estimate(Policy(references=True)) == pytest.approx(everything, rel=0.03)
+    with_references = estimate(CheckpointPlacement.SQRT, Policy(references=True))
+    assert states < with_references == pytest.approx(everything, rel=0.03)
+    # What stitches from full checkpoints of every block needs none; with fewer checkpoints it would.
+    assert estimate(CheckpointPlacement.ALL, stitching) == estimate(CheckpointPlacement.ALL, Policy())
+    assert estimate(CheckpointPlacement.SQRT, stitching) == with_references
 
 
 def test_cuts_over_data_without_likelihoods_are_refused(lab: Lab) -> None:
