@@ -27,6 +27,11 @@ class Served:
     interim: JobFigures
     settle: JobFigures
 
+    @property
+    def is_stitched(self) -> bool:
+        """Whether the interim job stopped before the end."""
+        return self.interim.num_blocks < self.settle.num_blocks
+
 
 def measure() -> tuple[JobFigures, list[Served]]:
     """Return the figures of the training and of every deletion."""
@@ -41,28 +46,39 @@ def measure() -> tuple[JobFigures, list[Served]]:
 
 
 def rows_of(made: Sheet, training: JobFigures, served: Sequence[Served]) -> list[Row]:
-    """Return blocks and seconds as two ratios, with the fixed part beside them."""
-    total = training.num_blocks
-    interim, settle = [each.interim for each in served], [each.settle for each in served]
-    whole, ratios = f"training: {training.seconds:.1f} s", [total / job.num_blocks for job in interim]
-    against = [each.settle.seconds / each.interim.seconds for each in served]
-    return [
-        made.median("B / blocks run", ratios, unit="x", baseline="interim"),
-        made.median(
-            "training / claim to published", [training.seconds / job.seconds for job in interim], unit="x",
-            baseline=f"interim; {whole}",
-        ),
-        made.median(
-            "exact job / claim to published", against, unit="x", baseline="interim; the same deletion"
-        ),
-        made.median("claim to published", [j.seconds for j in interim], unit="s", baseline="interim"),
-        made.median("of it not unlearning", [_fixed(j) for j in interim], unit="s", baseline="interim"),
-        made.median("claim to completed", [j.seconds for j in settle], unit="s", baseline="exact"),
+    """Return blocks and seconds as two ratios, with the fixed part beside them; of stitched ones apart too."""
+    mean_blocks = statistics.fmean(each.interim.num_blocks for each in served)
+    settled = [each.settle.seconds for each in served]
+    cuts = {"all": served, "stitched": [each for each in served if each.is_stitched]}
+    rows = [
         made.one(
-            "B / mean blocks run", total / statistics.fmean(j.num_blocks for j in interim), unit="x",
+            "served: B / mean blocks run", training.num_blocks / mean_blocks, unit="x",
             baseline=f"interim, {len(served)} deletions",
         ),
+        made.median("served: claim to completed", settled, unit="s", baseline="exact"),
     ]  # fmt: skip
+    for name, cut in cuts.items():
+        rows += _interim_rows(made, training, cut, name=name) if cut else []
+    return rows
+
+
+def _interim_rows(made: Sheet, training: JobFigures, served: Sequence[Served], *, name: str) -> list[Row]:
+    jobs = [each.interim for each in served]
+    figures = {
+        "B / blocks run": ([training.num_blocks / job.num_blocks for job in jobs], "x", ""),
+        "training / claim to published": (
+            [training.seconds / job.seconds for job in jobs], "x", f"; a training: {training.seconds:.1f} s"
+        ),
+        "exact job / claim to published": (
+            [each.settle.seconds / each.interim.seconds for each in served], "x", "; of the same deletion"
+        ),
+        "claim to published": ([job.seconds for job in jobs], "s", ""),
+        "of it not unlearning": ([_fixed(job) for job in jobs], "s", ""),
+    }  # fmt: skip
+    return [
+        made.median(f"served: {metric}", values, unit=unit, baseline=f"interim, {name}{more}")
+        for metric, (values, unit, more) in figures.items()
+    ]
 
 
 def _forget(home: Home, subject_id: str) -> Served:
