@@ -46,7 +46,7 @@ def measure() -> tuple[JobFigures, list[Served]]:
 
 
 def rows_of(made: Sheet, training: JobFigures, served: Sequence[Served]) -> list[Row]:
-    """Return blocks and seconds as two ratios, with the fixed part beside them; of stitched ones apart too."""
+    """Return blocks and seconds as two ratios with the fixed part beside them, of stitched ones apart too."""
     mean_blocks = statistics.fmean(each.interim.num_blocks for each in served)
     settled = [each.settle.seconds for each in served]
     cuts = {"all": served, "stitched": [each for each in served if each.is_stitched]}
