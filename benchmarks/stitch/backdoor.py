@@ -2,7 +2,8 @@
 
 The images of the accounts carry a white square and one label. Success is the share of other test images with
 the square that get that label; the original's is its power, and what doing nothing leaves. A stitch is judged
-two-sided: less than exact retraining is over-forgetting.
+two-sided: less than exact retraining is over-forgetting. The rule mostly refuses so large a deletion, and
+replay follows; so it is also stitched where the slope alone says so, whatever the fit explains.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ class Planted:
     original: float
     exact: float
     stitched: float | None
+    whatever_fits: float | None
 
 
 def one_backdoor(recipe: Recipe, images: Images, rule: StitchRule, place: str, seed: int) -> Planted:
@@ -43,10 +45,12 @@ def one_backdoor(recipe: Recipe, images: Images, rule: StitchRule, place: str, s
     rows = np.concatenate([account.rows for account in accounts])
     training = Training(recipe, _planted(images, rows), accounts, seed=seed)
     original = training.run()
-    deletion = training.delete(accounts, rules=[rule])
-    (stitched,) = deletion.stitched
-    made = None if stitched.stopped_after is None else _success(stitched.net, training)
-    return Planted(place, _success(original, training), _success(deletion.exact, training), made)
+    deletion = training.delete(accounts, rules=[rule, replace(rule, min_r_squared=0.0)])
+    ruled, whatever = (
+        None if each.stopped_after is None else _success(each.net, training) for each in deletion.stitched
+    )
+    exact = _success(deletion.exact, training)
+    return Planted(place, _success(original, training), exact, ruled, whatever)
 
 
 def rows_of(made: Sheet, planted: Sequence[Planted]) -> list[Row]:
@@ -54,14 +58,19 @@ def rows_of(made: Sheet, planted: Sequence[Planted]) -> list[Row]:
     rows = []
     for place in dict.fromkeys(each.place for each in planted):
         same = [each for each in planted if each.place == place]
-        stitched = [each.stitched for each in same if each.stitched is not None]
-        against = f"{NUM_ACCOUNTS} accounts of {NUM_RECORDS}, {place}"
-        rows.append(
-            made.median("backdoor, doing nothing", [p.original for p in same], unit="%", baseline=against)
-        )
-        rows.append(made.median("backdoor, exact", [p.exact for p in same], unit="%", baseline=against))
-        if stitched:
-            rows.append(made.median("backdoor, stitched", stitched, unit="%", baseline=against))
+        figures = {
+            "doing nothing": [each.original for each in same],
+            "exact": [each.exact for each in same],
+            "stitched": [each.stitched for each in same if each.stitched is not None],
+            "stitched whatever fits": [e.whatever_fits for e in same if e.whatever_fits is not None],
+        }
+        fits = f"{len(figures['stitched'])} of {len(same)} fits held"
+        against = f"{NUM_ACCOUNTS} accounts of {NUM_RECORDS}, {place}; {fits}"
+        rows += [
+            made.median(f"backdoor, {name}", values, unit="%", baseline=against)
+            for name, values in figures.items()
+            if values
+        ]
     return rows
 
 

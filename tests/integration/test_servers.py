@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.support.servers import PostgresServer, RedisServer
+from tests.support.servers import PATIENCE_SECONDS, PostgresServer, RedisServer
 from tests.support.service import processes_ended
 
 ROOT = Path(__file__).parents[2]
@@ -112,5 +112,5 @@ def test_no_server_outlives_a_killed_test_run(tmp_path: Path) -> None:
         assert len(servers) == 2
         family = [*servers, *servers[0].children(recursive=True)]
         os.kill(run.pid, signal.SIGKILL)
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
     assert processes_ended(family)
