@@ -8,7 +8,7 @@ from app.services.prepare import Scope, fix_scope
 from app.services.queue_job import RETRAIN
 from worker.context import JobContext
 from worker.steps.scope import scope_to_json
-from worker.unlearners import UNLEARNERS, Unlearner
+from worker.unlearners import UNLEARNERS
 from worker.unlearners.watching import watched_blocks, watched_to_json
 
 # What follows where an empirical method may not settle.
@@ -36,22 +36,6 @@ def plan_of(context: JobContext, scope: Scope, *, method: str) -> JsonObject:
         "watched": watched_to_json(watched_blocks(context, scope)),
         "num_retained": len(table),
     }
-
-
-def unlearner_of(context: JobContext) -> Unlearner:
-    """Return the method that ``prepare`` chose: a policy that changes meanwhile is for the next job."""
-    return UNLEARNERS[str(context.output_of("prepare")["method"])]
-
-
-def made_by(context: JobContext) -> Unlearner:
-    """Return the method whose promise the new weights keep: one may have come to another's in the end."""
-    came_to = context.output_of("unlearn").get("method")
-    return unlearner_of(context) if came_to is None else UNLEARNERS[str(came_to)]
-
-
-def guarantee_of(context: JobContext) -> Guarantee:
-    """How strong the version is that this job has made."""
-    return made_by(context).guarantee
 
 
 def _method(context: JobContext, scope: Scope) -> str:

@@ -9,8 +9,7 @@ from app.services.references import put_blob
 from models_store.blobs import parse_digest
 from models_store.manifest import Manifest, ManifestFile, constituent_names
 from worker.context import JobContext
-from worker.steps.prepare import made_by
-from worker.steps.scope import scope_of
+from worker.steps.scope import made_by, scope_of
 
 
 def publish(context: JobContext) -> JsonObject:

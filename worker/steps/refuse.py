@@ -9,8 +9,8 @@ from app.domain.status import Guarantee, JobKind
 from app.domain.terms import Claim
 from app.services.refuse import Refusal, note_refusal
 from worker.context import JobContext
-from worker.steps.prepare import NEXT_METHOD, guarantee_of, plan_of, unlearner_of
-from worker.steps.scope import scope_of, unlearned_by
+from worker.steps.prepare import NEXT_METHOD, plan_of
+from worker.steps.scope import guarantee_of, scope_of, unlearned_by, unlearner_of
 
 
 def go_on_after(context: JobContext, refused: GateFailed) -> Claim:

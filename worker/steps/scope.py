@@ -1,12 +1,13 @@
-"""Scope and prediction as later steps read them back from the output of ``prepare``."""
+"""What later steps read back from the outputs of ``prepare`` and ``unlearn``."""
 
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from app.domain.status import Guarantee
 from app.services.prepare import Scope
 from worker.context import JobContext
-from worker.unlearners import Prediction, Unlearned
+from worker.unlearners import UNLEARNERS, Prediction, Unlearned, Unlearner
 
 _SCOPE = TypeAdapter(Scope)
 _UNLEARNED = TypeAdapter(Unlearned)
@@ -23,6 +24,22 @@ def prediction_of(context: JobContext) -> Prediction:
     prediction = Prediction.read(context.output_of("prepare")["prediction"])
     assert prediction is not None
     return prediction
+
+
+def unlearner_of(context: JobContext) -> Unlearner:
+    """Return the method that ``prepare`` chose: a policy that changes meanwhile is for the next job."""
+    return UNLEARNERS[str(context.output_of("prepare")["method"])]
+
+
+def made_by(context: JobContext) -> Unlearner:
+    """Return the method whose promise the new weights keep: one may have come to another's in the end."""
+    came_to = context.output_of("unlearn").get("method")
+    return unlearner_of(context) if came_to is None else UNLEARNERS[str(came_to)]
+
+
+def guarantee_of(context: JobContext) -> Guarantee:
+    """How strong the version is that this job has made."""
+    return made_by(context).guarantee
 
 
 def unlearned_by(context: JobContext) -> Unlearned:

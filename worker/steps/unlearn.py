@@ -6,8 +6,7 @@ from app.domain.status import JobKind
 from app.domain.terms import JsonObject
 from app.services.create_model import record_training_seconds
 from worker.context import JobContext
-from worker.steps.prepare import unlearner_of
-from worker.steps.scope import scope_of, watched_by
+from worker.steps.scope import scope_of, unlearner_of, watched_by
 
 
 def unlearn(context: JobContext) -> JsonObject:

@@ -29,8 +29,7 @@ from worker.evaluation.served import served_check
 from worker.evaluation.traced import error_check, trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
-from worker.steps.prepare import guarantee_of
-from worker.steps.scope import prediction_of, scope_of, unlearned_by
+from worker.steps.scope import guarantee_of, prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
 from worker.training.factory import build_net
 from worker.training.state import restore, weights, weights_digest

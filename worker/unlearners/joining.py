@@ -15,6 +15,7 @@ from worker.context import JobContext
 from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.unlearners.base import Prediction
+from worker.unlearners.recording import records_after
 from worker.unlearners.watching import Watched, watched_blocks, watched_to_json
 
 LOOK_SECONDS = 0.2
@@ -54,22 +55,12 @@ class Run:
         """Return the witness's positions in a shard."""
         return frozenset(self.watched.get(shard, ()))
 
-    def num_records_of(self, shard: int, position: int) -> int:
-        """Return how many records a block meets in all its epochs."""
-        plan = self.context.recipe.plan
-        return self.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
-
-    def num_records_after(self, shard: int, position: int) -> int:
-        """Return how many records a shard meets after a position, to its end."""
-        following = range(position + 1, self.context.recipe.plan.num_positions)
-        return sum(self.num_records_of(shard, each) for each in following)
-
     def total_records(self, shard: int, *, after: int) -> int:
         """Return what this process will have met at the job's end, as ``shard`` goes on after a position."""
         assert self.predicted is not None
         resumes_after = self.predicted.resumes_after
-        waiting = sum(self.num_records_after(each, resumes_after[each]) for each in self.waiting)
-        return self.num_records + self.num_records_after(shard, after) + waiting
+        ways = {shard: after, **{each: resumes_after[each] for each in self.waiting}}
+        return self.num_records + records_after(self.context, self.loader, ways)
 
     def join(self) -> bool:
         """Move n over what can still be left out; True when it moved. Shards that must go back wait again."""

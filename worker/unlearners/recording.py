@@ -5,6 +5,7 @@ write checks the fence, so a worker that lost its lease stops at the next block.
 """
 
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from app.services.checkpoint import REFERENCE, CheckpointFacts, register_checkpo
 from app.services.claim import report_progress
 from models_store.blobs import Digest, digest_of
 from worker.context import JobContext
+from worker.data.loader import Loader
 from worker.training.placement import kept_positions
 from worker.training.state import TrainingState, pack_state, state_digest
 from worker.unlearners.references import ReferencePack, reference_key
@@ -21,6 +23,21 @@ ROLLING_SECONDS = 30.0
 PROGRESS_SECONDS = 0.5
 WRITES_AHEAD = 4
 _LASTING = frozenset({"policy", "final"})
+
+
+def records_met(context: JobContext, loader: Loader, *, shard: int, position: int) -> int:
+    """Return how many records a block meets in all its epochs."""
+    plan = context.recipe.plan
+    return loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs
+
+
+def records_after(context: JobContext, loader: Loader, positions: Mapping[int, int]) -> int:
+    """Return how many records shards meet after these positions, to their ends."""
+    return sum(
+        records_met(context, loader, shard=shard, position=each)
+        for shard, position in positions.items()
+        for each in range(position + 1, context.recipe.plan.num_positions)
+    )
 
 
 @dataclass

@@ -20,7 +20,7 @@ from worker.training.placement import BEFORE_FIRST
 from worker.training.state import TrainingState, initial_state, restore
 from worker.unlearners.base import Prediction, Unlearned
 from worker.unlearners.joining import Run, ShardGoesBack
-from worker.unlearners.recording import RunRecorder
+from worker.unlearners.recording import RunRecorder, records_met
 from worker.unlearners.watching import Watched, watched_blocks
 
 
@@ -116,7 +116,8 @@ class _Exact:
         recorder = _recorder(run, shard=shard, keys=keys, resume=resume)
 
         def after_block(position: int, state: TrainingState) -> None:
-            recorder.after_block(position, state, num_records=run.num_records_of(shard, position))
+            num_met = records_met(context, run.loader, shard=shard, position=position)
+            recorder.after_block(position, state, num_records=num_met)
             run.finished[shard] = position
             if position + 1 < plan.num_positions and run.looks_again and self._join(run):
                 if shard in run.waiting:

@@ -30,7 +30,7 @@ from worker.data.records import RecordTable
 from worker.training.loop import run_positions
 from worker.training.state import TrainingState, initial_state, pack_state
 from worker.unlearners.base import Prediction, Unlearned
-from worker.unlearners.recording import RunRecorder
+from worker.unlearners.recording import RunRecorder, records_after, records_met
 from worker.unlearners.references import StoredReferences
 from worker.unlearners.replay import Replay, ResumePoint, keys_of, load_state
 from worker.unlearners.stitching import (
@@ -61,6 +61,12 @@ class _Job:
     loader: Loader
     watched: Watched
 
+    def after(self, shard: int) -> dict[int, int]:
+        """Return where the shards behind this one were predicted to go on."""
+        predicted = Prediction.read(self.context.output_of("prepare").get("prediction"))
+        assert predicted is not None
+        return {each: predicted.resumes_after[each] for each in self.context.shards if each > shard}
+
 
 @dataclass
 class _Way:
@@ -79,7 +85,9 @@ class _Way:
 
     def after_block(self, position: int, state: TrainingState) -> None:
         """Record the block, measure it, and stop when the stitch can be made."""
-        self.recorder.after_block(position, state, num_records=_num_records(self.job, self.shard, position))
+        job = self.job
+        num_met = records_met(job.context, job.loader, shard=self.shard, position=position)
+        self.recorder.after_block(position, state, num_records=num_met)
         if self.retraining is None or not self.is_measuring:
             return
         try:
@@ -161,7 +169,9 @@ class Stitch:
         """Retrain and stitch every touched shard; the others keep the states that they have."""
         started = time.perf_counter()
         job = _Job(context, scope, table, context.loader(table), watched)
-        ways = [_run_shard(job, shard) for shard in context.shards]
+        ways: list[_Way] = []
+        for shard in context.shards:
+            ways.append(_run_shard(job, shard, earlier_records=sum(w.recorder.num_records for w in ways)))
         is_stitched = any(way.stitched is not None for way in ways)
         # What came to the end without a stitch is what replay would have made, and is judged as that.
         is_exact = context.claim.kind is JobKind.SETTLE and not is_stitched
@@ -178,7 +188,7 @@ class Stitch:
         )
 
 
-def _run_shard(job: _Job, shard: int) -> _Way:
+def _run_shard(job: _Job, shard: int, *, earlier_records: int) -> _Way:
     """Retrain one shard until it can be stitched, else to its end."""
     context, plan = job.context, job.context.recipe.plan
     keys = keys_of(context, job.table, shard)
@@ -186,7 +196,7 @@ def _run_shard(job: _Job, shard: int) -> _Way:
     resume, is_anew = _resume(job, shard=shard, keys=keys, touched=touched)
     state = load_state(context, resume.checkpoint, shard=shard)
     positions = range(resume.position + 1, plan.num_positions)
-    way = _way(job, shard=shard, resume=resume, keys=keys, touched=touched)
+    way = _way(job, shard=shard, resume=resume, keys=keys, touched=touched, earlier_records=earlier_records)
     if touched and not is_anew:
         way.is_measuring, way.why = False, "interrupted far behind the last touched block"
     with closing(way.recorder), suppress(_StopsHere):
@@ -219,19 +229,28 @@ def _resume(job: _Job, *, shard: int, keys: list[str], touched: Sequence[int]) -
     return (own, False) if is_far else (clean, True)
 
 
-def _way(job: _Job, *, shard: int, resume: ResumePoint, keys: list[str], touched: Sequence[int]) -> _Way:
-    context, plan = job.context, job.context.recipe.plan
+def _way(
+    job: _Job,
+    *,
+    shard: int,
+    resume: ResumePoint,
+    keys: list[str],
+    touched: Sequence[int],
+    earlier_records: int,
+) -> _Way:
+    context = job.context
     base_keys = keys_of(context, context.retained(covers=job.scope.settled), shard)
     references = StoredReferences(context, shard=shard, keys=base_keys, settled=job.scope.settled)
     retraining = Retraining(references, context.model.policy.stitch, touched) if touched else None
-    positions = range(resume.position + 1, plan.num_positions)
     recorder = RunRecorder(
         context=context,
         shard=shard,
         settled=job.scope.covers,
         keys=keys,
         watched=frozenset(job.watched.get(shard, ())),
-        total_records=sum(_num_records(job, shard, position) for position in positions),
+        total_records=earlier_records
+        + records_after(context, job.loader, {**job.after(shard), shard: resume.position}),
+        earlier_records=earlier_records,
         resumed_from=resume.blob,
     )
     return _Way(job, shard, resume, recorder, retraining, references)
@@ -261,9 +280,3 @@ def _newest_inputs(job: _Job, shard: int) -> Iterator[torch.Tensor]:
         inputs = job.loader.block(shard, block).inputs
         num += len(inputs)
         yield inputs
-
-
-def _num_records(job: _Job, shard: int, position: int) -> int:
-    """Return how many records a block meets in all its epochs."""
-    plan = job.context.recipe.plan
-    return job.loader.num_records(shard=shard, block=position % plan.blocks) * plan.epochs

@@ -1,6 +1,7 @@
 """What comes between stitching jobs: an exact version, a kill, a refusing gate; and stitching that ends."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,9 @@ from tests.support.trained import MANY_LONERS, Lab, few_digits, recipe_of
 from worker.context import JobContext
 from worker.steps.unlearn import unlearn
 from worker.traces import trace_of
+from worker.training.state import TrainingState
+from worker.unlearners import recording
+from worker.unlearners.recording import RunRecorder
 
 
 class Killed(BaseException):
@@ -151,7 +155,10 @@ def test_a_retraining_that_was_refused_for_long_and_killed_goes_on_to_its_exact_
     assert (lab.version.weights_digest, lab.versions[-1].guarantee) == (expected, Guarantee.EXACT)
 
 
-def test_shards_are_measured_apart_and_settle_exactly(new_lab: NewLab) -> None:
+def test_shards_are_measured_apart_and_settle_exactly(
+    new_lab: NewLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "PROGRESS_SECONDS", 0.0)
     lab = new_lab(
         recipe_of("mlp", "sgd", blocks=14, epochs=EPOCHS, shards=2), source=few_digits(MANY_LONERS),
         interim_method="stitch", references=True, stitch=EAGER, max_drop=1.0,
@@ -162,9 +169,24 @@ def test_shards_are_measured_apart_and_settle_exactly(new_lab: NewLab) -> None:
         for shard in (0, 1)
     ]
     expected = lab.straight_digest(without=people)
-    context = lab.advance(interim(lab, *people), until="verify")
+    claim, seen = interim(lab, *people), list[tuple[int, int]]()
+    recorded = RunRecorder.after_block
+
+    def after_block(self: RunRecorder, position: int, state: TrainingState, *, num_records: int) -> None:
+        recorded(self, position, state, num_records=num_records)
+        progress: Any = lab.view(claim).progress
+        seen.append((progress["num_records"], progress["total_records"]))
+
+    with monkeypatch.context() as watching:
+        watching.setattr(RunRecorder, "after_block", after_block)
+        context = lab.advance(claim, until="verify")
     trace = trace_of(lab.own, context.claim.job_id, tenant=DEFAULT_TENANT)
     assert [(shard["shard"], shard["touched"]) for shard in trace] == [(0, [1]), (1, [1])]
+    # Progress is the whole job's; where a shard stops early there is less to do, never less done.
+    done, totals = ([pair[index] for pair in seen] for index in (0, 1))
+    assert (done, totals) == (sorted(done), sorted(totals, reverse=True))
+    assert len(done) == sum(int(shard["num_blocks"]) for shard in trace)
+    assert 0 < done[0] <= done[-1] <= totals[-1]
     lab.set_policy(interim_method=None)
     settle = lab.claim()
     assert settle is not None
