@@ -21,6 +21,8 @@ from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from app.domain.errors import ExpungeError
+from models_store.errors import StoreError
+from worker.training.recipe import RecipeRefused
 
 _PR_SET_PDEATHSIG = 1
 # Every optimizer imports torch._dynamo when it is made: more than a second in each child.
@@ -31,6 +33,10 @@ STOP = "stop"
 
 class ProcessDied(ExpungeError):
     """A fresh process was killed before it had an answer."""
+
+
+class CallFailed(ExpungeError):
+    """What was called in a fresh process, somebody's net for instance, ended with an error of its own."""
 
 
 class Ending(IntEnum):
@@ -84,8 +90,15 @@ def fresh_calls() -> Iterator[FreshCalls]:
 
 
 def _call(function: str, *args: object) -> Any:
+    """Call a function; of an error that is not ours only the text goes back: it may not unpickle."""
     module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)(*args)
+    called = getattr(importlib.import_module(module), name)
+    try:
+        return called(*args)
+    except (ExpungeError, StoreError, RecipeRefused):
+        raise
+    except Exception as error:  # noqa: BLE001 - a border: the code of others runs here
+        raise CallFailed(f"{name}: {type(error).__name__}: {error}") from None
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

@@ -55,6 +55,9 @@ def claim_next(
             job = session.scalar(query.with_for_update(skip_locked=True))
             if job is None:
                 continue
+            if job.owner is not None:
+                # Its node was lost: that counts among all attempts, not among those without progress.
+                job.num_without_progress = max(0, job.num_without_progress - 1)
             if has_attempts_left(job.num_attempts, job.num_without_progress):
                 return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
             _end_failed(session, job, error=_last_word(job), is_retryable=True)

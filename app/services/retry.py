@@ -9,11 +9,11 @@ from app.db.models import lock_model
 from app.db.requests import failed_targets
 from app.db.session import Sessions, writing
 from app.db.tables import Job, Model
-from app.dispatch import dispatch
 from app.domain.status import JobKind, JobStatus, TargetStatus
 from app.domain.terms import JobId, ModelId
 from app.services.move_target import move_target
 from app.services.queue_job import queue_job
+from app.services.workers import announce
 
 
 def retry_failed(sessions: Sessions, model_id: ModelId) -> Sequence[JobId]:
@@ -27,8 +27,7 @@ def retry_failed(sessions: Sessions, model_id: ModelId) -> Sequence[JobId]:
         queued = [queue_job(session, model, kind=kind) for kind in _failed_kinds(session, model)]
         _revive_targets(session, model)
     jobs = [job_id for job_id in queued if job_id is not None]
-    for job_id in jobs:
-        dispatch(job_id)
+    announce(sessions, jobs)
     return jobs
 
 

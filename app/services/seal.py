@@ -15,12 +15,12 @@ from app.db.records import placements_of, rows_of_subject, tombstone_numbers
 from app.db.requests import lock_request, requests_to_seal, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Model, Request, Target, Tombstone
-from app.dispatch import dispatch
 from app.domain.status import Outcome, RequestStatus, TargetStatus
 from app.domain.terms import JobId
 from app.services.events import append_event
 from app.services.move_target import move_target
 from app.services.queue_job import queue_deletion_jobs
+from app.services.workers import announce
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ def seal_due(sessions: Sessions) -> list[JobId]:
     with reading(sessions) as session:
         due = requests_to_seal(session, now=now(session))
     jobs = [job_id for request_id in due for job_id in seal(sessions, request_id)]
-    for job_id in jobs:
-        dispatch(job_id)
+    announce(sessions, jobs)
     return jobs
 
 

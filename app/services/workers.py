@@ -1,13 +1,16 @@
 """Which workers are alive: each says so every few seconds, and whoever falls silent does not count."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func, select
 
 from app.db.jobs import now
-from app.db.session import Sessions, writing
-from app.db.tables import Worker
+from app.db.session import Sessions, reading, writing
+from app.db.tables import Job, Worker
+from app.dispatch import dispatch
 from app.domain.scheduling import DAY_SECONDS
+from app.domain.terms import JobId
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,22 @@ def report_gone(sessions: Sessions, owner: str) -> None:
     """Say that a worker has stopped."""
     with writing(sessions) as session:
         session.execute(delete(Worker).where(Worker.owner == owner))
+
+
+def announce(sessions: Sessions, jobs: Sequence[JobId]) -> None:
+    """Announce committed jobs, each to the class of those workers whose environment it needs.
+
+    A job that fits any environment, or one that no worker of the last day has, is announced to all.
+    """
+    if not jobs:
+        return
+    with reading(sessions) as session:
+        query = (
+            select(Job.id, func.min(Worker.device_class).label("device_class"))
+            .join(Worker, Worker.environment_digest == Job.environment_digest)
+            .where(Job.id.in_(jobs))
+            .group_by(Job.id)
+        )
+        classes = {row.id: row.device_class for row in session.execute(query)}
+    for job_id in jobs:
+        dispatch(job_id, device_class=classes.get(job_id))

@@ -26,6 +26,21 @@ def dying(fault: str) -> nn.Module:
         assert kept is None or kept.numel()
 
 
+class Complaint(Exception):
+    """An error that does not survive the way to another process."""
+
+    def __init__(self, what: str, whom: str) -> None:
+        super().__init__(f"{what} to {whom}")
+
+
+class Complaining(nn.Module):
+    """A net that fails with an error of its own."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Never return."""
+        raise Complaint("no", "everybody")
+
+
 class Slow(nn.Module):
     """A linear net that waits before every batch."""
 

@@ -34,7 +34,7 @@ GLANCE_SECONDS = 0.01
 _SUPERUSER = "postgres"
 _ADMINISTRATION = "postgres"  # the database that every PostgreSQL server has
 _END_OTHERS = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 _IN_ANY_ORDER = "SET session_replication_role = replica"  # whoever refers to whom

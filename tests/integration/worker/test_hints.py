@@ -11,6 +11,8 @@ import redis
 from app.dispatch import TIMEOUT_SECONDS, Messages, configure_dispatch, dispatch, open_celery, queue_of
 from app.domain.errors import SetupError
 from app.domain.terms import JobId
+from app.services.seal import seal_due
+from app.services.workers import WorkerFacts, report_alive
 from app.settings import Settings, get_settings
 from tests.integration.worker.test_children import only_job, with_settings
 from tests.support.servers import RedisServer
@@ -110,6 +112,19 @@ def test_a_hint_goes_to_the_queue_of_its_device_class_or_to_the_one_for_any(brok
     client.close()
 
 
+def test_a_job_is_announced_to_those_whose_environment_it_needs(lab: Lab, broker: RedisServer) -> None:
+    (version,) = lab.versions
+    for owner, name, digest in (("a", "cuda", version.environment_digest), ("b", "cpu", "0" * 64)):
+        report_alive(lab.own.sessions, WorkerFacts(owner=owner, device_class=name, environment_digest=digest))
+    configure_dispatch(Settings(broker_url=broker.url))
+    lab.world.post(lab.in_block(2)[0])
+    assert len(seal_due(lab.own.sessions)) == 1
+    configure_dispatch(Settings())
+    client = redis.Redis.from_url(broker.url)
+    assert [client.llen(queue_of(name)) for name in (None, "cuda", "cpu")] == [0, 1, 0]
+    client.close()
+
+
 def test_a_broker_that_is_away_or_hangs_fails_nobody_and_keeps_nobody_waiting(broker: RedisServer) -> None:
     messages = Messages(Settings(broker_url=broker.url))
     messages.announce(JOB, device_class=None)
@@ -126,8 +141,8 @@ def test_fifty_hints_for_one_job_from_all_sides_lead_to_one_attempt_and_one_vers
     job = only_job(lab, kind="settle")
     workers = [Supervisor(with_settings(lab.own)) for _ in range(2)]
     with ThreadPoolExecutor(8) as threads:
-        for number in range(50):
-            threads.submit(workers[number % 2].run_all, first=job.id)
+        runs = [threads.submit(workers[number % 2].run_all, first=job.id) for number in range(50)]
+    assert [run.result() for run in runs] == [None] * 50
     done = only_job(lab, kind="settle")
     assert (done.status, done.num_attempts) == ("succeeded", 1)
     assert [version.number for version in lab.versions] == [1, 2]

@@ -12,8 +12,10 @@ from app.domain.terms import DEFAULT_TENANT
 from app.settings import get_settings
 from tests.support import faults
 from tests.support.trained import Lab, recipe_of
+from worker.auditing import OracleStopped, audit
 from worker.checking import check
 from worker.cli import app
+from worker.processes import CallFailed, ProcessDied
 from worker.training.recipe import ModelPart, Recipe, RecipeRefused
 
 FACTORIES = [faults.HiddenBuffer, faults.CountingAttribute, faults.OwnRandomStream]
@@ -102,3 +104,24 @@ def test_training_such_a_net_is_refused_and_nothing_is_stored(
     assert len(answer.stderr.splitlines()) == 1
     with reading(lab.own.sessions) as session:
         assert [model.name for model in session.query(Model)] == ["digits-model"]
+
+
+def test_a_process_that_is_killed_while_a_recipe_is_tried_out_is_one_error(lab: Lab) -> None:
+    recipe = recipe_of().model_copy(
+        update={"model": ModelPart(factory="tests.support.bad_nets:dying", arguments={"fault": "exit"})}
+    )
+    with pytest.raises(ProcessDied, match="was killed"):
+        check(lab.own, recipe, Policy(), tenant=DEFAULT_TENANT)
+
+
+def test_an_error_of_somebody_elses_code_comes_back_as_its_text(lab: Lab) -> None:
+    recipe = recipe_of().model_copy(update={"model": ModelPart(factory="tests.support.bad_nets:Complaining")})
+    with pytest.raises(CallFailed, match=r"^require_fitting_net: Complaint: no to everybody$"):
+        check(lab.own, recipe, Policy(), tenant=DEFAULT_TENANT)
+
+
+def test_an_oracle_that_cannot_train_says_why(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPUNGE_DEVICE", "abacus")
+    with pytest.raises(OracleStopped, match="abacus"):
+        audit(lab.own, lab.model.name, tenant=DEFAULT_TENANT, version="1")
+    assert list(lab.own.settings.scratch_folder.iterdir()) == []

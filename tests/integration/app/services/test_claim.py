@@ -9,7 +9,7 @@ from app.db.models import lock_model
 from app.db.session import writing
 from app.db.tables import Job
 from app.domain.errors import LeaseLost
-from app.domain.scheduling import MAX_ATTEMPTS_WITHOUT_PROGRESS
+from app.domain.scheduling import MAX_ATTEMPTS, MAX_ATTEMPTS_WITHOUT_PROGRESS
 from app.domain.status import JobKind, JobStatus
 from app.domain.terms import Claim
 from app.services.change_policy import change_policy
@@ -81,14 +81,30 @@ def test_a_released_job_is_claimed_again_at_its_step(queued: World) -> None:
 
 
 def test_a_job_that_dies_without_progress_fails_after_its_attempts(queued: World) -> None:
-    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+    for number in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        claim = queued.claim()
+        release(queued.sessions, claim, error=f"cause {number}")
+    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
+    view = job_view(queued.sessions, claim.job_id)
+    assert (view.status, view.error) == (JobStatus.FAILED, f"cause {number}")
+    with pytest.raises(LeaseLost):
+        report_progress(queued.sessions, claim, {})
+
+
+def test_lost_nodes_are_no_failed_attempts_until_there_are_too_many(queued: World) -> None:
+    for _ in range(MAX_ATTEMPTS):
         claim = queued.claim()
         queued.expire(claim)
     assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
     view = job_view(queued.sessions, claim.job_id)
     assert (view.status, view.error) == (JobStatus.FAILED, "the lease of worker ran out")
-    with pytest.raises(LeaseLost):
-        report_progress(queued.sessions, claim, {})
+
+
+def test_a_lost_node_forgives_no_attempt_that_failed(queued: World) -> None:
+    for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
+        queued.expire(queued.claim())
+        release(queued.sessions, queued.claim(), error="it stopped")
+    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
 
 
 def test_progress_gives_the_attempts_back(queued: World) -> None:
