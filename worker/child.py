@@ -83,7 +83,16 @@ def _run(installation: Installation, claim: Claim, *, stop: threading.Event) -> 
     except (ExpungeError, ValueError) as error:
         # It would go wrong the same way again: the cause is recorded and somebody has to mend it.
         _log.error("job_failed", job=claim.job_id, error=str(error))
-        return _record(partial(fail, installation.sessions, claim, error=str(error), is_retryable=True))
+        return _record(
+            partial(
+                fail,
+                installation.sessions,
+                claim,
+                error=str(error),
+                is_retryable=True,
+                store=installation.store,
+            )
+        )
     except Exception as error:  # noqa: BLE001 - the border: the cause is recorded, the job tried again
         if is_connection_lost(error):
             _log.warning("database_lost", job=claim.job_id)

@@ -13,7 +13,7 @@ from app.domain.errors import GateFailed, Overtaken
 from app.domain.status import JobKind
 from app.domain.terms import Claim, JsonObject
 from app.services.claim import finish, finish_step
-from app.services.publish import require_needed
+from app.services.publish import give_way, require_needed
 from models_store.errors import StoreError
 from worker.context import JobContext, never
 from worker.installation import Installation
@@ -75,6 +75,7 @@ def run_steps(
             context.claim, is_first = go_on_after(context, refused), False
             continue
         except Overtaken:
+            give_way(installation.sessions, context.claim, covers=scope_of(context).covers)
             finish(
                 installation.sessions, context.claim, output={"is_overtaken": True},
                 store=installation.store,
@@ -103,8 +104,8 @@ def _run_needed(step: Step, context: JobContext) -> JsonObject:
 
 def _require_needed(step: Step, context: JobContext) -> None:
     if context.claim.kind is JobKind.INTERIM and step is not PREPARE:
-        covers = scope_of(context).covers
-        require_needed(context.installation.sessions, context.claim, covers=covers)
+        settled = scope_of(context).settled
+        require_needed(context.installation.sessions, context.claim, settled=settled)
 
 
 def _timed(step: Step, context: JobContext) -> JsonObject:

@@ -116,6 +116,7 @@ class Supervisor:
                 self._sessions,
                 owner=self._owner,
                 environment_digest=self.environment_digest,
+                store=self._own.store,
                 only=only,
                 lease_seconds=self._own.settings.lease_seconds,
             )

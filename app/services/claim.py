@@ -34,6 +34,7 @@ def claim_next(
     *,
     owner: str,
     environment_digest: str,
+    store: BlobStore,
     only: JobId | None = None,
     lease_seconds: float = LEASE_SECONDS,
 ) -> Claim | None:
@@ -43,7 +44,7 @@ def claim_next(
     the other's: the model's lock lets them in one after the other.
     """
     again = partial(
-        claim_next, sessions, owner=owner, environment_digest=environment_digest, only=only,
+        claim_next, sessions, owner=owner, environment_digest=environment_digest, store=store, only=only,
         lease_seconds=lease_seconds,
     )  # fmt: skip
     has_ended_one = False
@@ -60,7 +61,7 @@ def claim_next(
                 job.num_without_progress = max(0, job.num_without_progress - 1)
             if has_attempts_left(job.num_attempts, job.num_without_progress):
                 return _take(job, owner=owner, at=now(session), lease_seconds=lease_seconds)
-            _end_failed(session, job, error=_last_word(job), is_retryable=True)
+            _end_failed(session, job, error=_last_word(job), is_retryable=True, store=store)
             has_ended_one = True
     # What the ended one held back may run now.
     return again() if has_ended_one else None
@@ -153,10 +154,10 @@ def finish(sessions: Sessions, claim: Claim, *, output: JsonObject, store: BlobS
         _drop_temporary(session, job, store=store)
 
 
-def fail(sessions: Sessions, claim: Claim, *, error: str, is_retryable: bool) -> None:
+def fail(sessions: Sessions, claim: Claim, *, error: str, is_retryable: bool, store: BlobStore) -> None:
     """End a job that cannot be mended by trying again."""
     with writing(sessions) as session:
-        _end_failed(session, fenced(session, claim), error=error, is_retryable=is_retryable)
+        _end_failed(session, fenced(session, claim), error=error, is_retryable=is_retryable, store=store)
 
 
 def job_view(sessions: Sessions, job_id: JobId) -> JobView:
@@ -222,12 +223,14 @@ def _last_word(job: Job) -> str:
     return str(job.error) if job.owner is None else f"the lease of {job.owner} ran out"
 
 
-def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool) -> None:
+def _end_failed(session: Session, job: Job, *, error: str, is_retryable: bool, store: BlobStore) -> None:
     job.status, job.owner, job.lease_until = JobStatus.FAILED, None, None
     job.error, job.finished_at = error, now(session)
     model = lock_model(session, job.model_id)
     if job.kind == JobKind.INTERIM:
         end_parked(session, model)
+        # What it made saw the person, and the purge that would take it may have been already.
+        _drop_temporary(session, job, store=store)
     if job.kind != JobKind.SETTLE:
         return
     covers = int(job.outputs.get("prepare", {}).get("covers", model.num_sealed))

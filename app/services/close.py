@@ -121,7 +121,9 @@ def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
     numbers = tombstone_numbers(session, model.id, rows).values()
     for job in running_jobs(session, model.id):
         scope = job.outputs.get("prepare", {}).get("scope")
-        if scope is None or job.step in STEPS_AFTER_THE_WORK:
+        # What an interim job has made saw them, until it is published and purged, or ends.
+        is_past = job.kind != JobKind.INTERIM and job.step in STEPS_AFTER_THE_WORK
+        if scope is None or is_past:
             continue  # what has not fixed its n yet will leave them out
         if any(_reads(job, scope, number) for number in numbers):
             return True

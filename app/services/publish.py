@@ -38,7 +38,7 @@ from app.domain.status import (
 from app.domain.terms import CURRENT_ALIAS, Claim, JsonObject, ModelId
 from app.services.move_target import move_target
 from app.services.park import park, unpark
-from app.services.queue_job import RETRAIN, policy_of
+from app.services.queue_job import RETRAIN, policy_of, queue_job
 from app.services.references import add_reference
 from models_store.manifest import Manifest
 
@@ -75,6 +75,7 @@ def publish(
             return _published(published)
         current = alias_version(session, model.id)
         if current is not None and _is_overtaken(claim.kind, manifest, current=current):
+            _queue_again(session, model, covers=manifest.covers, current=current)
             return _published(current)
         version = _insert(session, job, manifest=manifest, environment_digest=environment_digest)
         if current is not None and current.covers > version.covers:
@@ -115,15 +116,30 @@ def _make_current(session: Session, model: Model, *, job: Job, version: Version)
         unpark(session, model, settled=version.settled)
 
 
-def require_needed(sessions: Sessions, claim: Claim, *, covers: int) -> None:
-    """Make sure that an interim version for so many tombstones would still be something new.
+def require_needed(sessions: Sessions, claim: Claim, *, settled: int) -> None:
+    """Make sure that an interim version made from what is ``settled`` could still be published.
 
     Raises:
-        Overtaken: an exact version has settled them meanwhile, and what the job reads may be purged.
+        Overtaken: an exact version has settled more meanwhile, and what the job reads may be purged.
     """
     current = current_version(sessions, claim.model_id)
-    if claim.kind is JobKind.INTERIM and current is not None and current.settled >= covers:
-        raise Overtaken(f"version {current.number} has settled what {claim.job_id} is for")
+    if claim.kind is JobKind.INTERIM and current is not None and current.settled > settled:
+        raise Overtaken(f"version {current.number} has settled more than what {claim.job_id} began from")
+
+
+def give_way(sessions: Sessions, claim: Claim, *, covers: int) -> None:
+    """Queue another interim job when an exact version came first that covers less than this one would."""
+    with writing(sessions) as session:
+        fenced(session, claim)
+        model = lock_model(session, claim.model_id)
+        current = alias_version(session, model.id)
+        if current is not None:
+            _queue_again(session, model, covers=covers, current=current)
+
+
+def _queue_again(session: Session, model: Model, *, covers: int, current: Version) -> None:
+    if covers > current.covers and policy_of(model).interim_method is not None:
+        queue_job(session, model, kind=JobKind.INTERIM)
 
 
 def current_version(sessions: Sessions, model_id: ModelId) -> PublishedVersion | None:

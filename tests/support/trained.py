@@ -140,7 +140,9 @@ class Lab:
     def claim(self, *, owner: str = "worker") -> Claim | None:
         """Claim the next job that fits this process."""
         fingerprint = environment(choose_device()).digest()
-        return claim_next(self.own.sessions, owner=owner, environment_digest=fingerprint)
+        return claim_next(
+            self.own.sessions, store=self.own.store, owner=owner, environment_digest=fingerprint
+        )
 
     def work(self) -> PublishedVersion:
         """Run every job to its end, sweep as a supervisor does, and return the current version."""

@@ -150,7 +150,7 @@ class World:
 
     def claim(self, *, owner: str = "worker") -> Claim:
         """Claim the next job; there must be one."""
-        claim = claim_next(self.sessions, owner=owner, environment_digest=ENVIRONMENT)
+        claim = claim_next(self.sessions, store=self.store, owner=owner, environment_digest=ENVIRONMENT)
         assert claim is not None
         return claim
 

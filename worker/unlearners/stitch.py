@@ -98,7 +98,7 @@ class _Way:
         except ReferenceMissing as missing:
             # Purged while we ran, if an exact version has come out: then nobody waits for this one.
             own, scope = self.job.context, self.job.scope
-            require_needed(own.installation.sessions, own.claim, covers=scope.covers)
+            require_needed(own.installation.sessions, own.claim, settled=scope.settled)
             self.why, self.is_measuring = str(missing), False
 
     def _stitch(self, position: int, state: TrainingState) -> None:

@@ -117,6 +117,7 @@ def _worked(world: World, job_id: JobId, *, pipe: Connection, dwell_seconds: flo
         world.sessions,
         owner=owner,
         environment_digest=ENVIRONMENT,
+        store=world.store,
         only=job_id,
         lease_seconds=LEASE_SECONDS,
     )

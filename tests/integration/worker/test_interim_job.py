@@ -5,14 +5,18 @@ import json
 import pytest
 
 from app.db.models import alias_moves
-from app.db.session import reading
+from app.db.session import reading, writing
 from app.db.tables import Job
 from app.domain.policy import EMPIRICAL_METHODS, EXACT_METHODS
+from app.domain.scheduling import MAX_ATTEMPTS_WITHOUT_PROGRESS
 from app.domain.status import Guarantee, JobKind, JobStatus, RequestStatus, TargetStatus, VersionStatus
 from app.domain.terms import Claim
+from app.services.claim import fail, release
+from app.services.close import close_ready
 from models_store.manifest import Manifest
 from tests.support.methods import Shift
 from tests.support.trained import Lab
+from worker.context import JobContext
 from worker.unlearners import UNLEARNERS
 
 
@@ -104,3 +108,82 @@ def test_an_interim_version_that_is_ready_after_the_exact_one_is_never_served(sh
 def test_the_policy_knows_the_methods_of_the_registry() -> None:
     exact = {name for name, method in UNLEARNERS.items() if method.guarantee is Guarantee.EXACT}
     assert (exact, set(UNLEARNERS) - exact) == (set(EXACT_METHODS), set(EMPIRICAL_METHODS))
+
+
+def what_it_made(context: JobContext) -> list[str]:
+    blobs = context.output_of("unlearn")["constituents"]
+    assert isinstance(blobs, list)
+    return [str(blob) for blob in blobs]
+
+
+def test_what_a_failing_interim_job_made_is_gone_before_the_request_is_completed(shifting: Lab) -> None:
+    request = shifting.world.sealed(shifting.in_block(2)[0])
+    jobs = claims(shifting)
+    late = shifting.advance(jobs[JobKind.INTERIM], until="verify")
+    made = what_it_made(late)
+    assert all(map(shifting.own.store.has, made))
+    shifting.finish(jobs[JobKind.SETTLE])
+    fail(
+        shifting.own.sessions, late.claim, error="a gate refused it", is_retryable=True,
+        store=shifting.own.store,
+    )  # fmt: skip
+    assert not any(map(shifting.own.store.has, made))
+    shifting.work()
+    assert shifting.world.request(request).status == RequestStatus.COMPLETED
+
+
+def test_what_an_interim_job_made_goes_with_its_last_attempt(shifting: Lab) -> None:
+    shifting.world.sealed(shifting.in_block(2)[0])
+    jobs = claims(shifting)
+    late = shifting.advance(jobs[JobKind.INTERIM], until="verify")
+    shifting.finish(jobs[JobKind.SETTLE])
+    with writing(shifting.own.sessions) as session:
+        job = session.get_one(Job, late.claim.job_id)
+        job.num_without_progress = MAX_ATTEMPTS_WITHOUT_PROGRESS
+    release(shifting.own.sessions, late.claim, error="it died")
+    assert shifting.claim() is None
+    assert shifting.view(late.claim).status is JobStatus.FAILED
+    assert not any(map(shifting.own.store.has, what_it_made(late)))
+
+
+def test_nothing_is_completed_while_an_interim_job_at_its_publication_holds_what_it_made(
+    shifting: Lab,
+) -> None:
+    request = shifting.world.sealed(shifting.in_block(2)[0])
+    jobs = claims(shifting)
+    late = shifting.advance(jobs[JobKind.INTERIM], until="publish")
+    shifting.finish(jobs[JobKind.SETTLE])
+    own = shifting.own
+    while close_ready(own.sessions, keyring=own.keyring, erase=own.erase):
+        pass
+    assert shifting.world.request(request).status != RequestStatus.COMPLETED
+    shifting.finish(late.claim)
+    assert not any(map(own.store.has, what_it_made(late)))
+    shifting.work()
+    assert shifting.world.request(request).status == RequestStatus.COMPLETED
+
+
+@pytest.mark.parametrize("step", ["verify", "publish"])
+def test_an_interim_job_that_an_exact_version_overtook_in_part_leaves_its_people_to_another(
+    shifting: Lab, step: str
+) -> None:
+    first, second = shifting.in_block(4)[0], shifting.in_block(1)[0]
+    shifting.world.sealed(first)
+    jobs = claims(shifting)
+    settle = shifting.advance(jobs[JobKind.SETTLE], until="publish")  # its n is 1
+    shifting.set_policy(batch_window_seconds=86_400.0)
+    request = shifting.world.sealed(second)
+    late = shifting.advance(jobs[JobKind.INTERIM], until=step)  # its n is 2, made from version 1
+    shifting.finish(settle.claim)
+    shifting.finish(late.claim)
+    view = shifting.view(late.claim)
+    assert (view.status, view.error) == (JobStatus.SUCCEEDED, None)
+    assert not any(map(shifting.own.store.has, what_it_made(late)))
+    again = shifting.claim()
+    assert again is not None
+    assert again.kind is JobKind.INTERIM
+    shifting.finish(again)
+    newest = shifting.versions[-1]
+    assert (newest.covers, newest.settled, newest.guarantee) == (2, 1, Guarantee.EMPIRICAL)
+    assert shifting.version.number == newest.number
+    assert [target.status for target in shifting.world.targets(request)] == [TargetStatus.INTERIM]

@@ -20,7 +20,7 @@ from worker.data.abandoned import importing_folder, remove_abandoned
 def test_a_retry_after_a_failure_at_any_step_settles_exactly(lab: Lab, step: str) -> None:
     claim = lab.settle_claim("family-1")
     failed = lab.advance(claim, until=step)
-    fail(lab.own.sessions, failed.claim, error="the disk is full", is_retryable=True)
+    fail(lab.own.sessions, failed.claim, store=lab.own.store, error="the disk is full", is_retryable=True)
     # Somebody else, elsewhere in the plan, is deleted before the retry.
     lab.world.sealed("loner-3")
     retry_failed(lab.own.sessions, lab.model_id)
@@ -78,7 +78,13 @@ def test_a_failed_purge_shows_as_failed_and_a_retry_completes_it(lab: Lab) -> No
     claim = lab.claim()
     assert claim is not None
     context = lab.advance(claim, until="purge")
-    fail(lab.own.sessions, context.claim, error="the blob is still there", is_retryable=True)
+    fail(
+        lab.own.sessions,
+        context.claim,
+        store=lab.own.store,
+        error="the blob is still there",
+        is_retryable=True,
+    )
     (target,) = lab.world.targets(request)
     assert (target.status, target.reason) == ("failed", "the blob is still there")
     retry_failed(lab.own.sessions, lab.model_id)

@@ -49,7 +49,7 @@ def end_refused(lab: Lab, claim: Claim) -> str:
     """Run a job whose gate refuses its end, and end it as its process does."""
     with pytest.raises(GateFailed, match="utility: accuracy fell by") as refused:
         lab.finish(claim)
-    fail(lab.own.sessions, claim, error=str(refused.value), is_retryable=True)
+    fail(lab.own.sessions, claim, store=lab.own.store, error=str(refused.value), is_retryable=True)
     return str(refused.value)
 
 

@@ -120,7 +120,7 @@ def test_a_failure_is_not_shown_to_products(
     seal_due(world.sessions)
     claim = world.claim()
     fix_scope(world.sessions, claim)
-    fail(world.sessions, claim, error="out of memory", is_retryable=True)
+    fail(world.sessions, claim, store=world.store, error="out of memory", is_retryable=True)
     held, unheld = (_shown(product, world, request_id) for request_id in pair)
     assert held == unheld
     assert "memory" not in product.get(f"/deletions/{pair[0]}").text

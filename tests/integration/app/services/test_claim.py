@@ -37,7 +37,10 @@ def queued(world: World) -> World:
 def test_many_workers_get_one_job_once(queued: World) -> None:
     with ThreadPoolExecutor(6) as pool:
         claims = pool.map(
-            lambda n: claim_next(queued.sessions, owner=f"w{n}", environment_digest=ENVIRONMENT), range(12)
+            lambda n: claim_next(
+                queued.sessions, store=queued.store, owner=f"w{n}", environment_digest=ENVIRONMENT
+            ),
+            range(12),
         )
         assert len([claim for claim in claims if claim is not None]) == 1
 
@@ -45,15 +48,17 @@ def test_many_workers_get_one_job_once(queued: World) -> None:
 def test_a_job_waits_for_a_worker_with_its_environment(queued: World) -> None:
     with writing(queued.sessions) as session:
         session.query(Job).one().environment_digest = "another"
-    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
-    assert claim_next(queued.sessions, owner="w", environment_digest="another") is not None
+    assert claim_next(queued.sessions, store=queued.store, owner="w", environment_digest=ENVIRONMENT) is None
+    assert (
+        claim_next(queued.sessions, store=queued.store, owner="w", environment_digest="another") is not None
+    )
 
 
 def test_a_settle_job_waits_for_the_training(queued: World) -> None:
     queued.sealed("ann")
     claim = queued.claim()
     assert claim.kind is JobKind.TRAIN
-    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
+    assert claim_next(queued.sessions, store=queued.store, owner="w", environment_digest=ENVIRONMENT) is None
     finish(queued.sessions, claim, output={}, store=queued.store)
     assert queued.claim().kind is JobKind.SETTLE
 
@@ -62,7 +67,9 @@ def test_a_heartbeat_keeps_the_job_until_another_has_claimed_it(queued: World) -
     claim = queued.claim()
     queued.expire(claim)
     assert heartbeat(queued.sessions, claim)
-    assert claim_next(queued.sessions, owner="other", environment_digest=ENVIRONMENT) is None
+    assert (
+        claim_next(queued.sessions, store=queued.store, owner="other", environment_digest=ENVIRONMENT) is None
+    )
     queued.expire(claim)
     other = queued.claim(owner="other")
     assert not heartbeat(queued.sessions, claim)
@@ -84,7 +91,7 @@ def test_a_job_that_dies_without_progress_fails_after_its_attempts(queued: World
     for number in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
         claim = queued.claim()
         release(queued.sessions, claim, error=f"cause {number}")
-    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
+    assert claim_next(queued.sessions, store=queued.store, owner="w", environment_digest=ENVIRONMENT) is None
     view = job_view(queued.sessions, claim.job_id)
     assert (view.status, view.error) == (JobStatus.FAILED, f"cause {number}")
     with pytest.raises(LeaseLost):
@@ -95,7 +102,7 @@ def test_lost_nodes_are_no_failed_attempts_until_there_are_too_many(queued: Worl
     for _ in range(MAX_ATTEMPTS):
         claim = queued.claim()
         queued.expire(claim)
-    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
+    assert claim_next(queued.sessions, store=queued.store, owner="w", environment_digest=ENVIRONMENT) is None
     view = job_view(queued.sessions, claim.job_id)
     assert (view.status, view.error) == (JobStatus.FAILED, "the lease of worker ran out")
 
@@ -104,7 +111,7 @@ def test_a_lost_node_forgives_no_attempt_that_failed(queued: World) -> None:
     for _ in range(MAX_ATTEMPTS_WITHOUT_PROGRESS):
         queued.expire(queued.claim())
         release(queued.sessions, queued.claim(), error="it stopped")
-    assert claim_next(queued.sessions, owner="w", environment_digest=ENVIRONMENT) is None
+    assert claim_next(queued.sessions, store=queued.store, owner="w", environment_digest=ENVIRONMENT) is None
 
 
 def test_progress_gives_the_attempts_back(queued: World) -> None:
@@ -129,10 +136,10 @@ def given_back(world: World) -> Claim:
 def test_a_job_given_back_before_an_upgrade_is_named_and_begins_anew_by_another_policy(world: World) -> None:
     claim = given_back(world)
     upgraded = "f" * 64
-    assert claim_next(world.sessions, owner="new", environment_digest=upgraded) is None
+    assert claim_next(world.sessions, store=world.store, owner="new", environment_digest=upgraded) is None
     assert claim.job_id in waiting_for_environment(world.sessions, environment_digest=upgraded)
     change_policy(world.sessions, "churn", {"final_method": "retrain"}, tenant=world.tenant)
-    again = claim_next(world.sessions, owner="new", environment_digest=upgraded)
+    again = claim_next(world.sessions, store=world.store, owner="new", environment_digest=upgraded)
     assert again is not None
     assert (again.job_id, again.step) == (claim.job_id, "prepare")
 
@@ -142,7 +149,9 @@ def test_whoever_may_publish_need_not_be_able_to_train(world: World) -> None:
     claim = world.claim()
     claim = finish_step(world.sessions, claim, next_step="publish", output={})
     release(world.sessions, claim, error=None, counts=False)
-    assert claim_next(world.sessions, owner="other", environment_digest="f" * 64) is not None
+    assert (
+        claim_next(world.sessions, store=world.store, owner="other", environment_digest="f" * 64) is not None
+    )
 
 
 def test_what_the_end_of_a_job_sets_free_is_claimed_at_once(world: World) -> None:

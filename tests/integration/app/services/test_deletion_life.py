@@ -183,7 +183,7 @@ def test_a_stale_claim_writes_nothing(world: World, tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         finish_step(world.sessions, stale, next_step="publish", output={})
     with pytest.raises(LeaseLost):
-        fail(world.sessions, stale, error="late", is_retryable=True)
+        fail(world.sessions, stale, store=world.store, error="late", is_retryable=True)
     with reading(world.sessions) as session:
         assert len(versions_of(session, model)) == 1
         assert fenced(session, fresh).step == "prepare"
@@ -208,7 +208,7 @@ def test_a_failed_job_fails_the_request_and_a_retry_completes_it(world: World, t
     claim = world.claim()
     fix_scope(world.sessions, claim)
     claim = finish_step(world.sessions, claim, next_step="publish", output={"covers": 1})
-    fail(world.sessions, claim, error="a gate did not hold", is_retryable=True)
+    fail(world.sessions, claim, store=world.store, error="a gate did not hold", is_retryable=True)
     assert world.request(request_id).status == RequestStatus.FAILED
     assert world.targets(request_id)[0].reason == "a gate did not hold"
 
@@ -250,7 +250,7 @@ def test_a_retry_after_more_was_sealed_covers_all_of_it(world: World, tmp_path: 
     claim = world.claim()
     scope = fix_scope(world.sessions, claim)
     world.publish(claim, weights=b"weights 2")
-    fail(world.sessions, claim, error="the disk is gone", is_retryable=True)
+    fail(world.sessions, claim, store=world.store, error="the disk is gone", is_retryable=True)
     second = world.sealed("bob")
     retry_failed(world.sessions, model)
 

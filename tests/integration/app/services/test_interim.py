@@ -33,7 +33,9 @@ def claim_of(world: World, kind: JobKind) -> Claim:
         waiting = session.query(Job).filter(Job.kind == kind, Job.status != JobStatus.SUCCEEDED)
         only = waiting.order_by(Job.created_at).first()
         assert only is not None
-    claim = claim_next(world.sessions, owner="w", environment_digest=ENVIRONMENT, only=only.id)
+    claim = claim_next(
+        world.sessions, store=world.store, owner="w", environment_digest=ENVIRONMENT, only=only.id
+    )
     assert claim is not None, kind
     scope = fix_scope(world.sessions, claim)
     output = {"covers": scope.covers, "scope": {"covers": scope.covers, "settled": scope.settled}}
@@ -119,7 +121,12 @@ def test_an_overtaken_exact_version_is_staged_until_an_interim_one_stands_on_it(
     assert (current.covers, current.settled) == (2, 0)
     view = job_view(world.sessions, settle.job_id)
     assert (view.status, view.step) == (JobStatus.RUNNING, "purge")
-    assert claim_next(world.sessions, owner="w", environment_digest=ENVIRONMENT, only=settle.job_id) is None
+    assert (
+        claim_next(
+            world.sessions, store=world.store, owner="w", environment_digest=ENVIRONMENT, only=settle.job_id
+        )
+        is None
+    )
 
     again = claim_of(world, JobKind.INTERIM)
     world.publish(again, weights=b"interim on the exact one")
@@ -127,7 +134,9 @@ def test_an_overtaken_exact_version_is_staged_until_an_interim_one_stands_on_it(
     current = current_version(world.sessions, model)
     assert current is not None
     assert (current.covers, current.settled) == (2, 1)
-    goes_on = claim_next(world.sessions, owner="w", environment_digest=ENVIRONMENT, only=settle.job_id)
+    goes_on = claim_next(
+        world.sessions, store=world.store, owner="w", environment_digest=ENVIRONMENT, only=settle.job_id
+    )
     assert goes_on is not None
     assert goes_on.step == "purge"
     settle_to_end(world, goes_on, covers=1, scratch=tmp_path)
@@ -151,7 +160,13 @@ def test_when_no_interim_version_comes_the_next_settle_job_takes_over(
 ) -> None:
     settle, first, second = overtaken(world)
     again = claim_of(world, JobKind.INTERIM)
-    fail(world.sessions, again, error="utility: it has forgotten everything", is_retryable=True)
+    fail(
+        world.sessions,
+        again,
+        store=world.store,
+        error="utility: it has forgotten everything",
+        is_retryable=True,
+    )
     assert job_view(world.sessions, settle.job_id).status is JobStatus.SUCCEEDED
     last = claim_of(world, JobKind.SETTLE)
     world.publish(last, weights=b"exact for both")
@@ -170,7 +185,7 @@ def test_an_interim_job_that_reads_its_forget_set_keeps_the_bytes_until_its_end(
     settle_to_end(world, settle, covers=1, scratch=tmp_path)
     assert world.erased == []
     assert world.targets(request_id)[0].status == TargetStatus.PURGING
-    fail(world.sessions, interim, error="too late", is_retryable=True)
+    fail(world.sessions, interim, store=world.store, error="too late", is_retryable=True)
     close_ready(world.sessions, keyring=world.keyring, erase=world.erase)
     assert len(world.erased) == 1
     assert world.request(request_id).status == RequestStatus.COMPLETED

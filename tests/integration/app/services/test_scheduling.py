@@ -34,7 +34,9 @@ def waiting(world: World) -> list[Job]:
 
 
 def is_claimed(world: World) -> bool:
-    return claim_next(world.sessions, owner="w", environment_digest=ENVIRONMENT) is not None
+    return (
+        claim_next(world.sessions, store=world.store, owner="w", environment_digest=ENVIRONMENT) is not None
+    )
 
 
 def start_of(world: World, job_id: JobId | str) -> float:

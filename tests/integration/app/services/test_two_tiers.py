@@ -107,7 +107,7 @@ class Town:
         try:
             is_staged = self._publish(claim, scope, is_treated=is_treated)
         except CoverageWouldFall as error:
-            fail(self.world.sessions, claim, error=str(error), is_retryable=True)
+            fail(self.world.sessions, claim, store=self.world.store, error=str(error), is_retryable=True)
             return
         if kind is JobKind.INTERIM:
             self._finish(claim)
@@ -199,7 +199,13 @@ class Town:
 
     def _claim(self, kind: JobKind) -> Claim | None:
         for job_id in self._waiting(kind):
-            claim = claim_next(self.world.sessions, owner="w", environment_digest=ENVIRONMENT, only=job_id)
+            claim = claim_next(
+                self.world.sessions,
+                store=self.world.store,
+                owner="w",
+                environment_digest=ENVIRONMENT,
+                only=job_id,
+            )
             if claim is not None:
                 return claim
         return None
