@@ -31,7 +31,7 @@ def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
     try:
         with torch.no_grad(), computing_in(recipe.execution, inputs.device):
             logits = net(inputs)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError) as error:
         shape = list(inputs.shape)
         raise RecipeRefused(f"model.factory: it does not take inputs {shape}: {error}") from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or logits.shape[1] < layout.num_classes:

@@ -91,10 +91,16 @@ def finished_through(session: Session, model_id: str) -> int:
     return session.scalar(query) or 0
 
 
-def num_scheduled_targets(session: Session, model_id: str) -> int:
-    """Return how many sealed targets of a model no job has taken up yet."""
+def num_waiting_targets(session: Session, model_id: str, *, above: int) -> int:
+    """Return how many sealed targets of a model wait to be settled, with an interim version or without.
+
+    Those up to the tombstone number ``above`` do not count: a settle job has taken them up.
+    """
     query = select(func.count()).where(
-        Target.model_id == model_id, Target.status == TargetStatus.SCHEDULED, Target.through.is_not(None)
+        Target.model_id == model_id,
+        Target.status.not_in(ENDED_TARGETS),
+        Target.through > above,
+        Target.purged_at.is_(None),
     )
     return session.scalar(query.select_from(Target)) or 0
 

@@ -1,5 +1,6 @@
 """The policy of a model: what may change without changing a single bit of the training itself."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -52,12 +53,12 @@ class StitchRule:
     min_r_squared: float = 0.7
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise ValueError(f"stitch.epsilon must be above 0, not {self.epsilon}")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be a number above 0, not {self.epsilon}")
         if self.min_points < MIN_POINTS:
-            raise ValueError(f"stitch.min_points must be at least {MIN_POINTS}, not {self.min_points}")
+            raise ValueError(f"min_points must be at least {MIN_POINTS}, not {self.min_points}")
         if not 0.0 <= self.min_r_squared <= 1.0:
-            raise ValueError(f"stitch.min_r_squared must lie between 0 and 1, not {self.min_r_squared}")
+            raise ValueError(f"min_r_squared must lie between 0 and 1, not {self.min_r_squared}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ class Policy:
         for name in ("interim_method", "final_method"):
             if num_passes > 1 and getattr(self, name) == STITCH:
                 raise ValueError(f"{name}: stitching needs plan.passes = 1, not {num_passes}")
+        if self.stitches and self.stitch.min_points > num_blocks - 1:
+            raise ValueError(
+                f"stitch.min_points: {num_blocks} blocks have {num_blocks - 1} before the last, "
+                f"so {self.stitch.min_points} are never retrained in time"
+            )
         if self.checkpoint_count is not None and self.checkpoint_count > num_blocks - 1:
             raise ValueError(
                 f"checkpoint_count: {num_blocks} blocks have {num_blocks - 1} places before the end"

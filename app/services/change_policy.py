@@ -69,8 +69,9 @@ def _validated(settings: Mapping[str, object]) -> Policy:
         policy = _POLICY.validate_python(settings)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "policy"
-        raise PolicyRefused(f"{name}: {str(first['msg']).removeprefix('Value error, ')}") from error
+        place = ".".join(str(part) for part in first["loc"])
+        problem = str(first["msg"]).removeprefix("Value error, ")
+        raise PolicyRefused(f"{place}: {problem}" if place else problem) from error
     try:
         require_methods(policy)
     except ValueError as error:

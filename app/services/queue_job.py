@@ -7,9 +7,9 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import now, queued_job
+from app.db.jobs import now, queued_job, running_jobs
 from app.db.models import exact_ancestor
-from app.db.requests import num_scheduled_targets
+from app.db.requests import num_waiting_targets
 from app.db.tables import Job, Model
 from app.domain.policy import Policy
 from app.domain.scheduling import wished_start
@@ -78,9 +78,19 @@ def planned_start(session: Session, model: Model, *, at: float) -> float:
     return wished_start(
         at,
         window_seconds=policy.batch_window_seconds,
-        num_waiting=num_scheduled_targets(session, model.id),
+        num_waiting=num_waiting_targets(session, model.id, above=_taken_up(session, model)),
         count=policy.batch_count,
     )
+
+
+def _taken_up(session: Session, model: Model) -> int:
+    """Return the n of the settle job that runs, if it has fixed one: it takes up everybody below."""
+    scopes = [
+        job.outputs.get("prepare", {}).get("scope")
+        for job in running_jobs(session, model.id)
+        if job.kind == JobKind.SETTLE
+    ]
+    return max((int(scope["covers"]) for scope in scopes if scope is not None), default=0)
 
 
 def queue_settle(session: Session, model: Model) -> JobId | None:

@@ -21,7 +21,7 @@ def lineage_check(
     *,
     predicted_from: Sequence[str | None],
     resumed_from: Sequence[str | None],
-    constituents: Sequence[str],
+    constituents: Sequence[str | None],
 ) -> Check:
     """Judge resume points and final states by numbers and positions alone, not by the keys replay goes by.
 

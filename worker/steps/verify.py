@@ -75,14 +75,16 @@ def verify(context: JobContext) -> JsonObject:
 
 
 def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Check]:
-    if guarantee_of(context) is not Guarantee.EXACT:
+    """Judge what an exact version or a stitch was made from; the stitched state is nobody's checkpoint."""
+    if guarantee_of(context) is not Guarantee.EXACT and unlearned.trace is None:
         return []
+    ends = zip(unlearned.constituents, unlearned.trace or [{}] * len(unlearned.constituents), strict=True)
     check = lineage_check(
         context,
         scope,
         predicted_from=prediction_of(context).resumes_from,
         resumed_from=unlearned.resumed_from,
-        constituents=unlearned.constituents,
+        constituents=[None if way.get("stopped_after") is not None else blob for blob, way in ends],
     )
     return [check]
 

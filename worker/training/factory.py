@@ -22,7 +22,7 @@ def build_net(recipe: Recipe, *, shard: int, device: torch.device) -> nn.Module:
     seed_everything(init_seed(recipe.plan, shard=shard))
     try:
         net = factory(**recipe.model.arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError) as error:
         raise RecipeRefused(f"model.arguments: {recipe.model.factory} refuses them: {error}") from error
     if not isinstance(net, nn.Module):
         raise RecipeRefused(f"model.factory: {recipe.model.factory} returned no torch.nn.Module")

@@ -258,7 +258,11 @@ def problems_of(error: ValidationError) -> str:
     """Return every problem of a validation as ``field: what is wrong``, unknown fields first."""
     problems = error.errors(include_url=False, include_input=False)
     unknown = [f"{_field(p['loc'])}: unknown field" for p in problems if p["type"] in _UNKNOWN]
-    wrong = [f"{_field(p['loc'])}: {p['msg']}" for p in problems if p["type"] not in _UNKNOWN]
+    wrong = [
+        f"{_field(p['loc'])}: {p['msg'].removeprefix('Value error, ')}"
+        for p in problems
+        if p["type"] not in _UNKNOWN
+    ]
     return "; ".join([*unknown, *wrong])
 
 

@@ -8,6 +8,7 @@ Promises: a fit that does not hold never stops, and neither does a stitched net 
 retraining then goes on to the end, where it is exact. Never: a bound on the distance to exact retraining.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -53,13 +54,14 @@ class _StopsHere(Exception):
 
 @dataclass(frozen=True)
 class _Job:
-    """What the shards of one job share."""
+    """What the shards of one job share; ``base`` are the records of the last exact run."""
 
     context: JobContext
     scope: Scope
     table: RecordTable
     loader: Loader
     watched: Watched
+    base: RecordTable
 
     def after(self, shard: int) -> dict[int, int]:
         """Return where the shards behind this one were predicted to go on."""
@@ -92,8 +94,9 @@ class _Way:
             return
         try:
             ruling = self.retraining.after_block(position, state.net)
-            self.why = ruling.why
-            if ruling.stops and position < self.job.context.recipe.plan.num_positions - 1:
+            is_last = position == self.job.context.recipe.plan.num_positions - 1
+            self.why = "no block is left to reuse" if ruling.stops and is_last else ruling.why
+            if ruling.stops and not is_last:
                 self._stitch(position, state)
         except ReferenceMissing as missing:
             # Purged while we ran, if an exact version has come out: then nobody waits for this one.
@@ -142,12 +145,17 @@ class _Way:
             "why": self.why,
             "num_blocks": self.recorder.num_blocks,
             "touched": [] if measured is None else list(measured.touched),
-            "residuals": [] if measured is None else list(measured.residuals),
+            "residuals": [] if measured is None else list(map(_finite, measured.residuals)),
             "num_points": 0 if measured is None else len(measured.points),
             "decay": None if decay is None else decay.to_json(),
-            "slope": None if measured is None else measured.ruling.slope,
+            "slope": None if measured is None else _finite(measured.ruling.slope),
             "rule": asdict(self.job.context.model.policy.stitch),
         }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number, or None where there is none that JSON could hold."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 class Stitch:
@@ -168,7 +176,8 @@ class Stitch:
     ) -> Unlearned:
         """Retrain and stitch every touched shard; the others keep the states that they have."""
         started = time.perf_counter()
-        job = _Job(context, scope, table, context.loader(table), watched)
+        base = context.retained(covers=scope.settled)
+        job = _Job(context, scope, table, context.loader(table), watched, base)
         ways: list[_Way] = []
         for shard in context.shards:
             ways.append(_run_shard(job, shard, earlier_records=sum(w.recorder.num_records for w in ways)))
@@ -239,7 +248,7 @@ def _way(
     earlier_records: int,
 ) -> _Way:
     context = job.context
-    base_keys = keys_of(context, context.retained(covers=job.scope.settled), shard)
+    base_keys = keys_of(context, job.base, shard)
     references = StoredReferences(context, shard=shard, keys=base_keys, settled=job.scope.settled)
     retraining = Retraining(references, context.model.policy.stitch, touched) if touched else None
     recorder = RunRecorder(

@@ -10,6 +10,7 @@ Promises: only parameters are stitched; buffers stay those of the retrained side
 so nothing that was stitched can be trained on.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -116,10 +117,13 @@ def stitch(net: nn.Module, *, here: Weights, end: Weights) -> None:
 def estimate_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Estimate running means and variances anew, as plain averages over ``batches`` of inputs (N, *).
 
-    A stitched variance can be negative. Only the normalising layers are in training mode meanwhile.
+    A stitched variance can be negative. Only the normalising layers are in training mode meanwhile. Without a
+    batch they stay as they are.
     """
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
+    batches = iter(batches)
+    first = next(batches, None) if norms else None
+    if first is None:
         return
     momenta = [norm.momentum for norm in norms]
     was_training = net.training
@@ -128,7 +132,7 @@ def estimate_batch_norm(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
         norm.train()
-    for inputs in batches:
+    for inputs in itertools.chain([first], batches):
         net(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -187,3 +187,12 @@ def test_an_interim_job_that_an_exact_version_overtook_in_part_leaves_its_people
     assert (newest.covers, newest.settled, newest.guarantee) == (2, 1, Guarantee.EMPIRICAL)
     assert shifting.version.number == newest.number
     assert [target.status for target in shifting.world.targets(request)] == [TargetStatus.INTERIM]
+
+
+def test_whoever_has_an_interim_version_counts_among_those_who_wait_for_the_exact_one(shifting: Lab) -> None:
+    shifting.set_policy(batch_window_seconds=86_400.0, batch_count=2)
+    for block, kinds in ((2, {JobKind.INTERIM}), (4, {JobKind.INTERIM, JobKind.SETTLE})):
+        shifting.world.sealed(shifting.in_block(block)[0])
+        found = claims(shifting)
+        assert found.keys() == kinds
+        shifting.finish(found[JobKind.INTERIM])

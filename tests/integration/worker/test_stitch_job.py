@@ -1,6 +1,7 @@
 """A stitching job against the method written down a second time, from straight runs that keep every state."""
 
 import json
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from app.domain.errors import GateFailed, HandedOver
 from app.domain.policy import StitchRule
 from app.domain.status import Guarantee, JobKind, VersionStatus
 from app.domain.terms import DEFAULT_TENANT, Claim
+from app.services.checkpoint import find_checkpoints
 from models_store.manifest import Manifest
 from models_store.tensors import unpack
 from tests.integration.worker.conftest import NewLab
@@ -20,10 +22,14 @@ from tests.support.trained import MANY_LONERS, Lab, few_digits, recipe_of
 from worker.context import JobContext
 from worker.steps.unlearn import unlearn
 from worker.traces import draw, lines_of, trace_of
+from worker.training.factory import build_net
 from worker.training.state import NET_PREFIX
+from worker.unlearners import stitch
 from worker.unlearners import stitching as stitching_of_a_shard
 from worker.unlearners.decay import Ruling, rule_on
-from worker.unlearners.replay import keys_of
+from worker.unlearners.replay import ResumePoint, keys_of
+from worker.unlearners.stitch import NORM_RECORDS
+from worker.unlearners.stitching import estimate_batch_norm
 
 NUM_BLOCKS, EPOCHS = 24, 6
 EAGER = {"epsilon": 1e6, "min_points": 8, "min_r_squared": 0.0}
@@ -230,12 +236,64 @@ def test_running_statistics_are_estimated_anew(new_lab: NewLab, monkeypatch: pyt
         without=(person,),
         after_block=lambda _, state: own.append({n: b.clone() for n, b in state.net.named_buffers()}),
     )
-    measured, found = unlearned(lab, interim(lab, person))
+    claim = interim(lab, person)
+    measured, found = unlearned(lab, claim)
     assert measured["stopped_after"] == stop
-    variances = [name for name in own[stop] if name.endswith("running_var")]
-    assert variances
-    assert all(bool((found[name] > 0).all()) for name in variances)
-    assert not any(torch.equal(found[name], own[stop][name]) for name in variances)
+    # Plain averages over what the stitched layers see of the newest retained records.
+    context = JobContext(lab.own, claim)
+    loader = context.loader(context.retained(covers=1))
+    newest = [loader.block(0, block).inputs for block in reversed(range(NUM_BLOCKS))]
+    assert sum(map(len, newest)) < NORM_RECORDS  # all of them, in so small a world
+    wanted = build_net(context.recipe, shard=0, device=context.device)
+    wanted.load_state_dict(found)
+    estimate_batch_norm(wanted, [inputs for inputs in newest if len(inputs) > 1])
+    estimated = {name: buffer for name, buffer in wanted.named_buffers() if "running" in name}
+    assert estimated
+    assert all(torch.equal(found[name], buffer) for name, buffer in estimated.items())
+    assert not any(torch.equal(found[name], own[stop][name]) for name in estimated)
+
+
+def test_a_stitch_that_resumed_from_a_state_that_met_the_person_is_refused(
+    new_lab: NewLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = stitching(new_lab, checkpoints="all")
+    person, _ = who_stops(lab)
+    (block,) = (b for b in lab.blocks[person] if b is not None)
+
+    def late(job: object, *, shard: int, keys: list[str], touched: object) -> tuple[ResumePoint, bool]:
+        (found,) = find_checkpoints(lab.own.sessions, lab.model_id, keys=kept, covers=0, store=lab.own.store)
+        return ResumePoint(found.position, found), True
+
+    kept = [row.key for row in lab.checkpoints if row.role == "policy" and row.position == block]
+    monkeypatch.setattr(stitch, "_resume", late)
+    with pytest.raises(GateFailed, match="lineage"):
+        lab.finish(interim(lab, person))
+
+
+def test_a_person_met_at_the_end_leaves_no_block_to_reuse(new_lab: NewLab) -> None:
+    lab = stitching(new_lab)
+    person = next(name for name, own in lab.blocks.items() if own == {NUM_BLOCKS - 8})
+    measured, _ = unlearned(lab, interim(lab, person))
+    assert (measured["stopped_after"], measured["why"]) == (None, "no block is left to reuse")
+
+
+def test_what_is_not_finite_is_shown_as_nothing(new_lab: NewLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = stitching(new_lab)
+    person = early(lab)[0]
+    measure, seen = stitching_of_a_shard.residual_memory, iter(range(10**6))
+
+    def broken(*weights: Any, **own: Any) -> float:
+        return math.nan if next(seen) == 2 else measure(*weights, **own)
+
+    monkeypatch.setattr(stitching_of_a_shard, "residual_memory", broken)
+    claim = interim(lab, person)
+    lab.finish(claim)
+    (trace,) = trace_of(lab.own, claim.job_id, tenant=DEFAULT_TENANT)
+    residuals = trace["residuals"]
+    assert isinstance(residuals, list)
+    assert [number is None for number in residuals].count(True) == 1
+    assert "not finite" in str(trace["why"])
+    draw(trace_of(lab.own, claim.job_id, tenant=DEFAULT_TENANT), lab.own.settings.home / "trace.png")
 
 
 def test_nothing_resumes_from_a_stitched_state(new_lab: NewLab) -> None:

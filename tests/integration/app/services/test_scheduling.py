@@ -1,5 +1,7 @@
 """Deletions that wait share a job; it starts when its batch does, or when it must."""
 
+import math
+
 import pytest
 
 from app.db.session import reading, writing
@@ -185,6 +187,25 @@ def test_a_prior_that_does_not_fit_the_plan_is_refused_by_its_setting(
 ) -> None:
     with pytest.raises(PolicyRefused) as refused:
         change_policy(world.sessions, "churn", {"prior": PRIORS[problem]}, tenant=world.tenant)
+    assert str(refused.value).startswith(problem)
+
+
+STITCHES = {
+    "references must be true for stitching, unless checkpoints is all": {"interim_method": "stitch"},
+    "stitch: epsilon must be a number above 0, not inf": {"stitch": {"epsilon": math.inf}},
+    "stitch: epsilon must be a number above 0, not 0.0": {"stitch": {"epsilon": 0.0}},
+    "stitch: min_points must be at least 8, not 7": {"stitch": {"min_points": 7}},
+    "stitch: min_r_squared must lie between 0 and 1, not 1.5": {"stitch": {"min_r_squared": 1.5}},
+    "stitch.min_points: 4 blocks have 3 before the last": {"interim_method": "stitch", "references": True},
+}
+
+
+@pytest.mark.parametrize("problem", STITCHES)
+def test_a_rule_that_cannot_hold_is_refused_by_its_setting(
+    world: World, model: ModelId, problem: str
+) -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        change_policy(world.sessions, "churn", STITCHES[problem], tenant=world.tenant)
     assert str(refused.value).startswith(problem)
 
 

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from app.domain import policy as rules
-from app.domain.policy import EXACT_METHODS, Policy, require_methods
+from app.domain.policy import EXACT_METHODS, MIN_POINTS, CheckpointPlacement, Policy, require_methods
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,16 @@ def test_a_stored_policy_that_does_not_say_so_settles_nothing_empirically() -> N
     assert not Policy(final_method="shift").settles_empirically
     with pytest.raises(ValueError, match="accept_empirical = true"):
         require_methods(Policy(final_method="shift"))
+
+
+@pytest.mark.parametrize("method", ["interim_method", "final_method"])
+def test_stitching_needs_references_one_pass_and_room_for_its_points(method: str) -> None:
+    with pytest.raises(ValueError, match=r"^references must be true"):
+        Policy(**{method: "stitch"})  # type: ignore[arg-type]
+    for kept in ({"references": True}, {"checkpoints": CheckpointPlacement.ALL}):
+        policy = Policy(**{method: "stitch", **kept})  # type: ignore[arg-type]
+        policy.require_plan(num_blocks=MIN_POINTS + 1, num_passes=1)
+        with pytest.raises(ValueError, match=rf"^{method}: stitching needs plan.passes = 1, not 2"):
+            policy.require_plan(num_blocks=MIN_POINTS + 1, num_passes=2)
+        with pytest.raises(ValueError, match=r"^stitch.min_points: "):
+            policy.require_plan(num_blocks=MIN_POINTS, num_passes=1)

@@ -30,16 +30,16 @@ WRONG = {
     "plan.blocks": ("blocks = 8", "blocks = 0"),
     "plan.shards": ("blocks = 8", "blocks = 8\nshards = 0"),
     "model.combine": ("[data]", 'combine = "median"\n[data]'),
-    "recipe: Value error, model.combine": ("[data]", 'combine = "vote"\n[data]'),
-    "plan.hot_cuts: Value error, the cuts must ascend": (
+    "recipe: model.combine": ("[data]", 'combine = "vote"\n[data]'),
+    "plan.hot_cuts: the cuts must ascend": (
         "blocks = 8", "blocks = 8\nhot_cuts = [0.5, 0.5]\nhot_blocks = [1, 1]"
     ),
     "plan.hot_cuts.0": ("blocks = 8", "blocks = 8\nhot_cuts = [0]\nhot_blocks = [1]"),
     "plan.hot_cuts.1": ("blocks = 8", "blocks = 8\nhot_cuts = [1, inf]\nhot_blocks = [1, 1]"),
     "plan.hot_blocks.0": ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]\nhot_blocks = [0]"),
-    "plan.hot_blocks: Value error, give 1, one a cut, not 0": ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]"),
-    "plan.hot_blocks: Value error, give 0": ("blocks = 8", "blocks = 8\nhot_blocks = [1]"),
-    "plan.hot_blocks: Value error, 8 of 8 blocks": (
+    "plan.hot_blocks: give 1, one a cut, not 0": ("blocks = 8", "blocks = 8\nhot_cuts = [0.5]"),
+    "plan.hot_blocks: give 0": ("blocks = 8", "blocks = 8\nhot_blocks = [1]"),
+    "plan.hot_blocks: 8 of 8 blocks": (
         "blocks = 8", "blocks = 8\nhot_cuts = [0.5, 2]\nhot_blocks = [3, 5]"
     ),
     "plan.block": ("blocks = 8", "blocks = 8\nblock = 9"),
@@ -48,19 +48,24 @@ WRONG = {
     "policy.witness_block": ("", "\n[policy]\nwitness_block = 1"),
     "policy": ("", "\n[policy]\nmax_drop = 2.0"),
     "policy.checkpoints": ("", '\n[policy]\ncheckpoints = "some"'),
-    "policy: Value error, checkpoint_count must": ("", "\n[policy]\ncheckpoint_count = 0"),
+    "policy: checkpoint_count must": ("", "\n[policy]\ncheckpoint_count = 0"),
     "policy.checkpoint_count: 8 blocks have 7": ("", "\n[policy]\ncheckpoint_count = 8"),
     "policy.prior: Input": ("", '\n[policy]\nprior = "recency"'),
     "policy.prior.kind": ("", '\n[policy]\nprior = {kind = "late"}'),
     "policy.prior.half_life: unknown field": ("", '\n[policy]\nprior = {kind = "recency", half_life = 3}'),
-    "policy.prior: Value error, half_life_blocks": ("", '\n[policy]\nprior = {kind = "recency"}'),
-    "policy.prior: Value error, weights[1]": (
+    "policy.prior: half_life_blocks": ("", '\n[policy]\nprior = {kind = "recency"}'),
+    "policy.prior: weights[1]": (
         "", '\n[policy]\nprior = {kind = "weights", weights = [1, -1]}'
     ),
-    "policy.prior: Value error, weights must not all": (
+    "policy.prior: weights must not all": (
         "", '\n[policy]\nprior = {kind = "weights", weights = [0, 0, 0, 0, 0, 0, 0, 0]}'
     ),
     "policy.prior.weights: give 8": ("", '\n[policy]\nprior = {kind = "weights", weights = [1, 2]}'),
+    "policy: references must be true for stitching": ("", '\n[policy]\ninterim_method = "stitch"'),
+    "policy.stitch: epsilon must be a number above 0": ("", "\n[policy]\nstitch = {epsilon = inf}"),
+    "policy.stitch.min_points: 8 blocks have 7 before the last": (
+        "", '\n[policy]\ninterim_method = "stitch"\nreferences = true'
+    ),
     "policy.final_method": ("", '\n[policy]\nfinal_method = "magic"\naccept_empirical = true'),
     "policy.interim_method": ("", '\n[policy]\ninterim_method = "replay"'),
     "policy.when_gate_fails": ("", '\n[policy]\nwhen_gate_fails = "retry"'),

@@ -76,10 +76,10 @@ def test_records_that_moved_nothing_need_no_more_retraining() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"epsilon": 0.0}, "stitch.epsilon"),
-        ({"epsilon": float("nan")}, "stitch.epsilon"),
-        ({"min_points": MIN_POINTS - 1}, "stitch.min_points"),
-        ({"min_r_squared": 1.1}, "stitch.min_r_squared"),
+        ({"epsilon": 0.0}, "^epsilon"),
+        ({"epsilon": float("nan")}, "^epsilon"),
+        ({"min_points": MIN_POINTS - 1}, "^min_points"),
+        ({"min_r_squared": 1.1}, "^min_r_squared"),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_refused_by_name(settings: dict[str, float], named: str) -> None:
