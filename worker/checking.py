@@ -141,7 +141,7 @@ def placement_costs(
                 placement=placement,
                 num_checkpoints=len(kept) * plan.shards,
                 num_bytes=plan.shards
-                * (len(kept) * measured.state_bytes + num_references * measured.weights_bytes),
+                * (len(kept) * measured.state_bytes + num_references * measured.parameter_bytes),
                 num_blocks=expected_blocks(kept, counts_SB, plan=plan),
                 num_blocks_by_prior=expected_blocks(kept, counts_SB, plan=plan, weights=weights),
                 mean_gap=mean_gap,

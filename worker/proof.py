@@ -39,10 +39,10 @@ class ProofRun:
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes of a full state, with the optimizer's, and of the weights alone; seconds of a full training."""
+    """Bytes of a full state, optimizer included, and of the parameters alone; seconds of a full training."""
 
     state_bytes: int
-    weights_bytes: int
+    parameter_bytes: int
     training_seconds: float
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models_store.tensors import tensor_digest, unpack
@@ -17,7 +18,7 @@ from worker.training.factory import build_net
 from worker.training.loop import run_positions
 from worker.training.precision import computing_in
 from worker.training.recipe import Recipe, RecipeRefused
-from worker.training.state import NET_PREFIX, initial_state, pack_state, restore
+from worker.training.state import initial_state, pack_state, restore
 
 
 def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
@@ -26,7 +27,7 @@ def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
     Raises:
         RecipeRefused: the net fails, its output does not fit, or BatchNorm could meet a single record.
     """
-    net = build_net(recipe, shard=0, device=torch.device("cpu"))
+    net = _net(recipe)
     inputs = torch.zeros(2, *(recipe.data.shape or layout.shape))
     try:
         with torch.no_grad(), computing_in(recipe.execution, inputs.device):
@@ -86,7 +87,7 @@ def measure(run: ProofRun, num_records: int) -> Measured:
     seconds = time.perf_counter() - started
     return Measured(
         state_bytes=len(packed),
-        weights_bytes=sum(t.nbytes for name, t in unpack(packed)[0].items() if name.startswith(NET_PREFIX)),
+        parameter_bytes=sum(parameter.nbytes for parameter in _net(run.recipe).parameters()),
         training_seconds=seconds * num_records / max(1, len(run.table)) * run.recipe.plan.passes,
     )
 
@@ -97,3 +98,7 @@ def _opened(run: ProofRun) -> tuple[DataFile, RecordTable]:
         return file, run.table
     rows = read_rows(file, run.table.row_N, digests=run.table.content_digests)
     return DataFile(layout=run.layout, rows=rows), replace(run.table, row_N=np.arange(len(rows)))
+
+
+def _net(recipe: Recipe) -> nn.Module:
+    return build_net(recipe, shard=0, device=torch.device("cpu"))

@@ -35,7 +35,7 @@ class Sharded:
 
     @property
     def from_scratch(self) -> float:
-        """All records / those that one deletion trains on again, its shard from initialisation (mean)."""
+        """All records / those that a deletion should train on again, its shard from initialisation (mean)."""
         size_S = self.sizes_SB.sum(axis=1)
         return float(size_S.sum() / ((size_S * size_S).sum() / size_S.sum()))
 
