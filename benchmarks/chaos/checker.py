@@ -11,10 +11,11 @@ from itertools import pairwise
 from typing import Protocol, TypeVar
 
 from app.domain.status import JobStatus, RequestStatus
-from benchmarks.chaos.history import Asked, Audited, Event, JobSeen, Posted, Seen, of_kind
+from benchmarks.chaos.history import Asked, Audited, Died, Event, JobSeen, Posted, Seen, of_kind
 from benchmarks.chaos.remains import Remains
 
 ACCEPTED, SERVER_ERROR, UNAVAILABLE = 202, 500, 503
+EXIT_REFUSED = 2
 History = list[Event]
 Check = Callable[[History, Remains], list[str]]
 
@@ -234,9 +235,19 @@ def traces(history: History, left: Remains) -> list[str]:
     ]
 
 
+def accidents(history: History, left: Remains) -> list[str]:
+    """Nobody ended by itself but with exit code 2: what it needs was away when it began."""
+    return [
+        f"{death.whom} ended with {death.code}: {death.words}"
+        for death in of_kind(history, Died)
+        if death.code != EXIT_REFUSED
+    ]
+
+
 CHECKS: tuple[Check, ...] = (
     lost, phantoms, unanswered, misread, repeated_keys, receipts, published_twice, alias_history,
     coverage_fell, changed_versions, behind, oracles, fences, unfinished, blobs, left_behind, traces,
+    accidents,
 )  # fmt: skip
 
 

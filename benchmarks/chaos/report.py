@@ -26,7 +26,7 @@ def rows_of(made: Sheet, history: list[Event], left: Remains, *, logs: Path, num
         ("versions", len(left.versions), "versions", "a job each; 0 published twice, coverage never fell"),
         ("jobs", len(left.jobs), "jobs", f"{_num_attempts(history)} claims"),
         ("tried again by hand", _num_retried(history), "jobs", "after 3 attempts"),
-        ("stale workers fenced", num_fenced(logs), "jobs", "a worker that had lost its lease; 0 wrote"),
+        ("stale workers fenced", num_fenced(logs), "jobs", "a worker that had lost its lease"),
         ("equal to the oracle", sum(bool(a.is_equal) for a in of_kind(history, Audited)), "versions",
          f"{sum(a.is_equal is None for a in of_kind(history, Audited))} could not be asked"),
         ("ended by themselves", len(of_kind(history, Died)), "processes", "started again"),

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.chaos import checker
 from benchmarks.chaos.checker import CHECKS, violations
-from benchmarks.chaos.history import Asked, Audited, Event, JobSeen, Posted, Seen
+from benchmarks.chaos.history import Asked, Audited, Died, Event, JobSeen, Posted, Seen
 from benchmarks.chaos.remains import JobLeft, Move, Remains, RequestLeft, VersionLeft
 
 ACCEPTED, BUSY, BROKEN = 202, 503, 500
@@ -125,6 +125,8 @@ BAD = [
         JobSeen(9.0, "job_2", "settle", "succeeded", "attest", 1, None, 2, None),)),
     Bad(checker.fences, "an ended job ran again", (
         JobSeen(9.0, "job_2", "settle", "running", "attest", 3, "host:1", 2, None),)),
+    Bad(checker.accidents, "a server crashed", (Died(9.0, "api", -11, ""),)),
+    Bad(checker.accidents, "a worker ended with a trace", (Died(9.0, "worker 1", 1, "Traceback"),)),
     Bad(checker.unfinished, "a job waits", left=_last_job(status="queued")),
     Bad(checker.unfinished, "a job is still held", left=_last_job(owner="host:2")),
     Bad(checker.blobs, "a blob is needed by nobody", left=_left(blobs=frozenset({"b1", "b2", "b3"}))),
