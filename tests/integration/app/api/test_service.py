@@ -9,7 +9,8 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from app.db.migrate import downgrade
-from app.db.session import writing
+from app.db.session import reading, writing
+from app.db.tables import Table
 from app.main import create_app, openapi_document
 from app.settings import Settings
 from tests.support.client import client_of
@@ -78,6 +79,10 @@ def test_neither_logs_nor_answers_nor_the_database_hold_the_subject_id(
     assert {log["route"] for log in logs} == {"/deletions", "unmatched"}
     stored = b"".join(file.read_bytes() for file in settings.home.rglob("*") if file.is_file())
     assert SUBJECT.encode() not in stored
+    with reading(world.sessions) as session:
+        rows = {table.name: session.execute(table.select()).all() for table in Table.metadata.sorted_tables}
+    assert rows["requests"]
+    assert SUBJECT not in repr(rows)
 
 
 def test_what_nobody_expected_is_a_bare_500_and_a_line_in_the_log(service: FastAPI, world: World) -> None:
