@@ -5,6 +5,7 @@ Mistakes end as one line on stderr and exit code 2, never as a trace.
 
 import json
 import secrets
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.deps import Context
 from app.db import migrate as migrations
-from app.db.connecting import parse_url, reason_of
+from app.db.connecting import reason_of
 from app.db.requests import Filters
 from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
@@ -92,6 +93,7 @@ def init(
         return
     settings = get_settings()
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _close_to_others(settings.home)
     made = [str(path) for path in create_keys(settings)]
     migrations.upgrade(settings.resolved_database_url)
     with _context(settings) as context:
@@ -99,6 +101,17 @@ def init(
         token = _first_admin_key(context)
     facts: JsonObject = {"home": str(settings.home.resolve()), "new_keys": [*made], "admin_key": token}
     _print_json(facts) if as_json else _print_facts(made, home=settings.home.resolve(), token=token)
+
+
+def _close_to_others(home: Path) -> None:
+    """Take a home that was there already from everybody else: the files in it lean on its mode."""
+    mode = home.stat().st_mode
+    if not mode & stat.S_IRWXO:
+        return
+    try:
+        home.chmod(mode & ~stat.S_IRWXO)
+    except PermissionError:
+        print(f"warning: {home} is open to everybody on this machine", file=sys.stderr)
 
 
 @app.command("migrate")
@@ -281,17 +294,10 @@ def _context(settings: Settings) -> Iterator[Context]:
 def _fit_context(settings: Settings | None = None) -> Iterator[Context]:
     """Open what is there, and refuse what is not fit, without making anything."""
     settings = settings or get_settings()
-    _require_database_file(settings)
+    migrations.require_database_file(settings.resolved_database_url)
     with _context(settings) as context:
         require_fit(context.engine, context.sessions, context.keyring)
         yield context
-
-
-def _require_database_file(settings: Settings) -> None:
-    """Connecting would make an empty SQLite file where a path is mistyped."""
-    url = parse_url(settings.resolved_database_url)
-    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        raise SetupError(f"no database at {url.database}: run `expunge init`")
 
 
 def _setting(text: str) -> tuple[str, object]:

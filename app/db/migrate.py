@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -18,7 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.db.connecting import reason_of
+from app.db.connecting import parse_url, reason_of
 from app.db.session import WRITES, open_engine
 from app.db.tables import Table
 from app.domain.errors import SetupError
@@ -77,12 +78,24 @@ def require_head(engine: Engine) -> None:
         )
 
 
+def require_database_file(database_url: str) -> None:
+    """Refuse an SQLite file that is not there: connecting would make an empty one where a path is mistyped.
+
+    Raises:
+        SetupError: it has to be made first.
+    """
+    url = parse_url(database_url)
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        raise SetupError(f"no database at {url.database}: run `expunge init`")
+
+
 def check_database(database_url: str) -> None:
     """Make sure, with one try, that the database is there and has the schema this code needs.
 
     Raises:
         SetupError: it is not; the message is one line and shows no password.
     """
+    require_database_file(database_url)
     engine = open_engine(database_url)
     try:
         require_head(engine)

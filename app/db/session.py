@@ -59,7 +59,7 @@ def open_engine(database_url: str, *, patience_seconds: float = 0.0) -> Engine:
     if url.get_backend_name() != "sqlite":
         return open_postgres(url, patience_seconds=patience_seconds)
     if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     connect_args = {"timeout": BUSY_TIMEOUT_SECONDS}
     engine = create_engine(url, connect_args=connect_args, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)

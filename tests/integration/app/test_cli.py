@@ -95,6 +95,13 @@ def test_init_makes_home_keys_database_and_one_admin_key_and_a_second_run_nothin
     assert len(json.loads(run(nothing, "keys", "list", "--json").stdout)) == 1
 
 
+def test_init_closes_a_home_that_was_there_to_everybody_else(run: Run, nothing: Settings) -> None:
+    nothing.home.mkdir(mode=0o755)
+    nothing.home.chmod(0o755)
+    run(nothing, "init")
+    assert nothing.home.stat().st_mode & 0o777 == 0o750
+
+
 def test_init_can_print_fresh_secrets_that_serve_instead_of_files_and_makes_nothing(
     run: Run, nothing: Settings
 ) -> None:

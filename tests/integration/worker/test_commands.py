@@ -32,3 +32,13 @@ def test_without_a_package_of_the_worker_a_command_says_what_to_install(package:
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     told = f"expunge-worker: {package} is missing; install the worker: pip install 'expunge[worker]'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+def test_before_init_nothing_is_made(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    run = [sys.executable, "-m", "worker", "import", "digits"]
+    known = {**os.environ, "EXPUNGE_HOME": str(home)}
+    done = subprocess.run(run, cwd=ROOT, env=known, capture_output=True, text=True, timeout=60, check=False)
+    told = f"expunge-worker: no database at {home / 'expunge.db'}: run `expunge init`\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    assert not home.exists()
