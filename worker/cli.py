@@ -97,6 +97,7 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
     """Train a recipe and publish version 1; after a stop, run it again to go on."""
     own = open_home()
     recipe, policy = _read(own, recipe_file)
+    out.print(f"{recipe.name}: trying two blocks out")
     order = _order(own, recipe, policy)
     if order.job_id is None:
         out.print(f"{recipe.name} is trained already; its policy is now the file's")

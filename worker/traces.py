@@ -69,19 +69,36 @@ def _outputs(session: Session, job_id: str, *, tenant: TenantName) -> dict[str, 
 def _line(shard: JsonObject) -> str:
     stopped = shard["stopped_after"]
     end = "ran to its end" if stopped is None else f"stopped after block {stopped}"
-    return f"shard {shard['shard']}: {shard['num_blocks']} blocks, {end}: {shard['why']}"
+    return f"shard {shard['shard']}: {shard['num_blocks']} blocks, {end}: {shard['why']}{_judged(shard)}"
+
+
+def _judged(shard: Any) -> str:
+    """Say what the last fit showed beside what the rule asks for."""
+    decay, rule = shard["decay"], shard["rule"]
+    if decay is None or shard["slope"] is None:
+        return ""
+    figures = {
+        "slope": (shard["slope"], "epsilon"),
+        "R²": (decay["r_squared"], "min_r_squared"),
+        "points": (shard["num_points"], "min_points"),
+    }
+    said = [f"{name} {value:.3g} for {bound} {rule[bound]:g}" for name, (value, bound) in figures.items()]
+    return f" ({', '.join(said)})"
 
 
 def _draw_shard(axes: Axes, shard: dict[str, Any]) -> None:
     residuals, first = shard["residuals"], shard["touched"][0]
     positions = np.arange(first, first + len(residuals))
     axes.plot(positions, residuals, ".", color="black", label="residual memory")
-    for position in shard["touched"]:
-        axes.axvline(position, color="tab:red", linewidth=0.8, linestyle=":")
+    for number, position in enumerate(shard["touched"]):
+        label = "" if number else "forgotten records"
+        axes.axvline(position, color="tab:red", linewidth=0.8, linestyle=":", label=label)
     if decay := shard["decay"]:
         x = np.arange(1, shard["num_points"] + 1, dtype=float)
         fitted = decay["amplitude"] * x ** -decay["exponent"] + decay["floor"]
         label = f"h = {decay['exponent']:.2f}, R² = {decay['r_squared']:.2f}"
+        if shard["slope"] is not None:
+            label += f", slope {shard['slope']:.3g} (epsilon {shard['rule']['epsilon']:g})"
         axes.plot(shard["touched"][-1] + x - 1, fitted, color="tab:blue", label=label)
     if shard["stopped_after"] is not None:
         axes.axvline(shard["stopped_after"], color="tab:green", label="stitched here")

@@ -382,5 +382,6 @@ def test_the_evidence_and_the_picture_show_the_trace(new_lab: NewLab, tmp_path: 
     found = trace_of(lab.own, claim.job_id, tenant=DEFAULT_TENANT)
     assert checks["stitching"]["figures"]["shards"] == found
     assert "block" in lines_of(found)[0]
+    assert " for epsilon 1e-300, R² " in lines_of(found)[0]
     draw(found, tmp_path / "trace.png")
     assert (tmp_path / "trace.png").read_bytes().startswith(b"\x89PNG")
