@@ -192,10 +192,11 @@ class Town:
         own = self.world
         purge(own.sessions, claim, covers=covers, store=own.store, scratch=self.scratch)
         self._finish(claim)
-        close_ready(own.sessions, keyring=own.keyring, erase=own.erase)
 
     def _finish(self, claim: Claim) -> None:
-        finish(self.world.sessions, claim, output={}, store=self.world.store)
+        own = self.world
+        finish(own.sessions, claim, output={}, store=own.store)
+        close_ready(own.sessions, keyring=own.keyring, erase=own.erase)
 
     def _claim(self, kind: JobKind) -> Claim | None:
         for job_id in self._waiting(kind):
