@@ -1,0 +1,94 @@
+"""Losses of single records: what a term takes the gradient of. Every one returns one number a record.
+
+Losses are in nats and taken over log-softmax, never over raw logits; half-precision logits are widened first.
+
+Shape suffixes: B records of a batch, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worker.unlearners.gradient.records import Records
+
+Forward = Callable[[Tensor], Tensor]
+"""A net, or a net with other weights: inputs (B, *) -> logits (B, K)."""
+
+
+class Loss(Protocol):
+    """One loss a record. ``needs_targets`` says whether the records' own targets are asked for."""
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether ``targets`` of the records are read."""
+        ...
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return what each record is compared with, without a gradient: labels, or a teacher's answer."""
+        ...
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the loss of each record (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """-log p(label), with the records' own labels."""
+
+    needs_targets: bool = True
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return the records' labels (B,)."""
+        return records.targets(indices_B)
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the loss of each record (B,)."""
+        return F.cross_entropy(widened(forward(inputs)), aims, reduction="none")
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """-log p(other label): ``labels_N`` stand in the place of the records' own, which are not read."""
+
+    labels_N: Tensor
+    needs_targets: bool = False
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return the labels put in their place (B,)."""
+        return self.labels_N.index_select(0, indices_B.to(self.labels_N.device))
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the loss of each record (B,)."""
+        return F.cross_entropy(widened(forward(inputs)), aims, reduction="none")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(teacher || net) of each record (Hinton et al. 2015), at a temperature; labels are not read.
+
+    A batch's mean of it is torch's ``batchmean``. The teacher must be a net of its own, in eval mode.
+    """
+
+    teacher: nn.Module
+    temperature: float = 1.0
+    needs_targets: bool = False
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return the teacher's log shares (B, K)."""
+        with torch.no_grad():
+            return (widened(self.teacher(inputs)) / self.temperature).log_softmax(-1)
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the divergence of each record (B,)."""
+        own_BK = (widened(forward(inputs)) / self.temperature).log_softmax(-1)
+        return F.kl_div(own_BK, aims, reduction="none", log_target=True).sum(-1)
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Return half-precision numbers as float32, others as they are."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

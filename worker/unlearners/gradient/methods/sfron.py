@@ -1,0 +1,79 @@
+"""SFR-on: ascend on the forgotten, weighted and masked, then descend on the retained, in a slow-fast cycle.
+
+Huang et al. 2024, "Unified Gradient-Based Machine Unlearning with Remain Geometry Enhancement" (arXiv
+2409.19732). Written from the paper; where the defaults differ from the published settings, the settings say.
+"""
+
+import torch
+from torch import Tensor
+
+from app.domain.methods import SfronSettings
+from worker.unlearners.gradient.course import Course, Fade, Mode, Phase, Term
+from worker.unlearners.gradient.losses import CrossEntropy
+from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, optimizer_of
+from worker.unlearners.gradient.records import Side
+from worker.unlearners.gradient.saliency import fisher_ratio
+from worker.unlearners.gradient.statistics import Weights, batch_squares, mean_squares
+from worker.unlearners.gradient.stopping import LooksUnseen
+
+
+def adaptive_weights(losses_B: Tensor, *, floor_nats: float, power: float) -> Tensor:
+    """Return max(loss, floor)^-power, of mean 1 over the batch: records that are fitted best weigh most.
+
+    Without a floor a loss of exactly 0, which float32 gives a fitted record, would take all the weight and
+    give no gradient.
+    """
+    raw_B = losses_B.clamp_min(max(floor_nats, torch.finfo(losses_B.dtype).tiny)) ** -power
+    return raw_B / raw_B.mean()
+
+
+def prepare(task: Task, settings: SfronSettings) -> Prepared:
+    """Return the course; the mask is measured on the original net."""
+    loss = CrossEntropy()
+
+    def weigh(losses_B: Tensor) -> Tensor:
+        return adaptive_weights(losses_B, floor_nats=settings.floor_nats, power=settings.power)
+
+    forget = Phase(
+        name="forget",
+        terms=(Term(Side.FORGET, loss, scale=-settings.forget_rate, weigh=weigh),),
+        optimizer="retain" if settings.shares_optimizer else "forget",
+        is_masked=True,
+        clip=settings.clip,
+        lift=settings.lift,
+        mode=Mode.FROZEN_NORM,
+        fade=Fade.COSINE,
+    )
+    retain = Phase(name="retain", terms=(Term(Side.RETAIN, loss),), steps=settings.retain_steps)
+    of_forget, of_retain = (_fisher(task, side, settings) for side in (Side.FORGET, Side.RETAIN))
+    mask = fisher_ratio(of_forget, of_retain, gamma=settings.gamma)
+    course = Course(
+        cycle=(forget, retain) if settings.retain_steps else (forget,),
+        repeats=settings.cycles,
+        optimizers={"forget": optimizer_of(settings.forget), "retain": optimizer_of(settings.retain)},
+        batch_sizes={Side.FORGET: settings.batch_size, Side.RETAIN: settings.batch_size},
+        saliency=mask,
+        slow_rate=settings.slow_rate,
+        stop=_stop(task) if settings.stops else None,
+    )
+    return Prepared(net=task.net, work=course)
+
+
+def _fisher(task: Task, side: Side, settings: SfronSettings) -> Weights:
+    if settings.fisher == "batch":
+        return batch_squares(task.net, CrossEntropy(), task.sides[side], batch=settings.batch_size)
+    return mean_squares(task.net, CrossEntropy(), task.sides[side])
+
+
+def _stop(task: Task) -> LooksUnseen | None:
+    unseen = task.sides.get(Side.HELD_OUT)
+    return LooksUnseen(task.sides[Side.FORGET], unseen) if unseen is not None and len(unseen) else None
+
+
+SFRON = Method(
+    name="sfron",
+    source="Huang et al. 2024, arXiv 2409.19732",
+    settings=SfronSettings,
+    reads=frozenset({Reads.FORGET, Reads.FORGET_LABELS, Reads.RETAIN, Reads.RETAIN_LABELS, Reads.HELD_OUT}),
+    prepare=prepare,
+)

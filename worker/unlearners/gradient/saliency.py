@@ -1,0 +1,27 @@
+"""Which weights a forgetting step may move.
+
+Never: a cache. A mask belongs to these records and these weights; kept under a name, the second person would
+get the first person's.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from worker.unlearners.gradient.course import Mask
+
+TINY = 1e-12
+
+
+def fisher_ratio(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], *, gamma: float) -> Mask:
+    """Return [(F_f + tiny) / (F_r + tiny) >= gamma] (SFR-on, arXiv 2409.19732, equation 14)."""
+    return {name: (forget[name] + TINY) >= gamma * (retain[name] + TINY) for name in forget}
+
+
+def largest(scores: Mapping[str, Tensor], *, share: float) -> Mask:
+    """Return the ``share`` of all weights with the largest scores; ties at the threshold are all in."""
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    num = max(1, round(share * flat.numel()))
+    threshold = flat.topk(num).values[-1]
+    return {name: score >= threshold for name, score in scores.items()}

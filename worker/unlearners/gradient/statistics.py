@@ -1,0 +1,121 @@
+"""Statistics over single records: mean gradient and mean squared gradient, by weight.
+
+The squares are those of each record's own gradient. Squaring the mean of a batch is not a Fisher diagonal:
+reshuffling the batches changes it by half.
+
+Promises: weights, buffers, RNG and mode of the net are untouched; batch size and order change nothing but
+the last bits.
+
+Shape suffixes: B records of a chunk.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from worker.unlearners.gradient.losses import Loss
+from worker.unlearners.gradient.records import Records, chunks
+
+Weights = dict[str, Tensor]
+CHUNK_RECORDS = 64
+
+
+def mean_squares(net: nn.Module, loss: Loss, records: Records, *, chunk: int = CHUNK_RECORDS) -> Weights:
+    """Return mean_i (grad l(theta; z_i))^2 for each weight: the diagonal of the empirical Fisher.
+
+    Args:
+        net: evaluated in eval mode, so that records are independent.
+        loss: one number a record, in nats.
+        records: at least one.
+        chunk: how many records' gradients are held at once.
+    """
+    return _mean(net, loss, records, chunk=chunk, of=lambda gradients: (gradients**2).sum(0))
+
+
+def mean_gradient(net: nn.Module, loss: Loss, records: Records, *, chunk: int = 256) -> Weights:
+    """Return mean_i grad l(theta; z_i) for each weight."""
+    total: Weights = {}
+    with untouched(net):
+        for indices_B in chunks(records, size=chunk):
+            for name, value in _gradient(net, loss, records, indices_B).items():
+                total[name] = total[name] + value if name in total else value
+    return {name: value / len(records) for name, value in total.items()}
+
+
+def batch_squares(net: nn.Module, loss: Loss, records: Records, *, batch: int) -> Weights:
+    """Return the mean over batches of the square of each batch's mean gradient.
+
+    Not a Fisher diagonal: it depends on who shares a batch. Released codes take it for one, and it is here
+    to compare with them.
+    """
+    total: Weights = {}
+    parts = list(chunks(records, size=batch))
+    with untouched(net):
+        for indices_B in parts:
+            found = _gradient(net, loss, records, indices_B)
+            for name, value in found.items():
+                square = (value / len(indices_B)) ** 2
+                total[name] = total[name] + square if name in total else square
+    return {name: value / len(parts) for name, value in total.items()}
+
+
+def record_gradients(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
+    """Return the gradient of each record's loss by weight, (B, *shape)."""
+    frozen = dict(net.state_dict().items())
+    theta = {name: parameter.detach() for name, parameter in _moving(net)}
+
+    def loss_of(moving: Weights, one_input: Tensor, one_aim: Tensor) -> Tensor:
+        def forward(inputs_B: Tensor) -> Tensor:
+            answer: Tensor = functional_call(net, {**frozen, **moving}, (inputs_B,))
+            return answer
+
+        return loss(forward, one_input.unsqueeze(0), one_aim.unsqueeze(0)).squeeze(0)
+
+    found: Weights = vmap(grad(loss_of), in_dims=(None, 0, 0))(theta, inputs, aims)
+    return found
+
+
+def _gradient(net: nn.Module, loss: Loss, records: Records, indices_B: Tensor) -> Weights:
+    """Return the gradient of the sum of some records' losses."""
+    inputs = records.inputs(indices_B)
+    aims = loss.aims(records, indices_B, inputs)
+    parameters = dict(_moving(net))
+    sums = torch.autograd.grad(loss(net, inputs, aims).sum(), list(parameters.values()))
+    return dict(zip(parameters, sums, strict=True))
+
+
+def _mean(
+    net: nn.Module, loss: Loss, records: Records, *, chunk: int, of: Callable[[Tensor], Tensor]
+) -> Weights:
+    total: Weights = {}
+    with untouched(net):
+        for indices_B in chunks(records, size=chunk):
+            inputs = records.inputs(indices_B)
+            aims = loss.aims(records, indices_B, inputs)
+            for name, gradients in record_gradients(net, loss, inputs, aims).items():
+                total[name] = total[name] + of(gradients) if name in total else of(gradients)
+    return {name: value / len(records) for name, value in total.items()}
+
+
+@contextmanager
+def untouched(net: nn.Module) -> Iterator[None]:
+    """Evaluate a net in eval mode; afterwards modes, gradients and torch's random state are as before."""
+    modes = {module: module.training for module in net.modules()}
+    held = {parameter: parameter.grad for parameter in net.parameters()}
+    devices = [p.device for p in net.parameters() if p.device.type == "cuda"][:1]
+    net.eval()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for module, was_training in modes.items():
+            module.training = was_training
+        for parameter, gradient in held.items():
+            parameter.grad = gradient
+
+
+def _moving(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad)
