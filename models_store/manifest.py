@@ -79,9 +79,9 @@ def _require_at_most_covers(settled: int, info: ValidationInfo) -> int:
 
 
 def _require_given(combine: object) -> object:
-    # Absent says that there is one constituent: null would be a second way to write the same.
+    # Absent says that there is none: null would be a second way to write the same.
     if combine is None:
-        raise ValueError("leave it out for a single constituent")
+        raise ValueError("leave it out where there is none")
     return combine
 
 
@@ -130,6 +130,8 @@ class Manifest:
     input_schema: Mapping[str, JSON]
     label_schema: Mapping[str, JSON]
     combine: Annotated[Combine | None, BeforeValidator(_require_given)] = None  # None: one constituent
+    # Of the method, where it has any.
+    settings: Annotated[Mapping[str, JSON] | None, BeforeValidator(_require_given)] = None
 
     @property
     def constituents(self) -> tuple[ManifestFile, ...]:
@@ -159,12 +161,15 @@ class Manifest:
 
 
 _SCHEMA = TypeAdapter(Manifest)
+# So that versions without them keep the digests that they stand with.
+_LEFT_OUT_WHEN_NONE = ("combine", "settings")
 
 
 def _written(manifest: Manifest) -> bytes:
     document = {"format": FORMAT, **asdict(manifest)}
-    if manifest.combine is None:
-        del document["combine"]
+    for name in _LEFT_OUT_WHEN_NONE:
+        if document[name] is None:
+            del document[name]
     return canonical_json(document)
 
 

@@ -1,11 +1,12 @@
 """The policy of a model: what may change without changing a single bit of the training itself."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from app.domain.methods import SETTINGS, Settings, settings_of
 from app.domain.prior import DeletionPrior
 from app.domain.scheduling import DAY_SECONDS
 
@@ -18,7 +19,7 @@ MIN_POINTS = 8
 # the policy says so in words.
 EXACT_METHODS = ("replay", "retrain")
 STITCH = "stitch"
-EMPIRICAL_METHODS: tuple[str, ...] = (STITCH,)
+EMPIRICAL_METHODS: tuple[str, ...] = (STITCH, *SETTINGS)
 
 
 class WhenGateFails(StrEnum):
@@ -76,7 +77,8 @@ class Policy:
     time, whichever comes first. With ``hold`` every deletion waits for an admin's approval.
 
     ``references`` keeps the weights after every block beside the full checkpoints: what stitching measures
-    against. ``stitch`` is its rule.
+    against. ``stitch`` is its rule. ``methods`` has the settings of gradient methods by name, where they are
+    not the defaults.
     """
 
     # Unknown keys in a recipe's [policy] table are refused, not ignored (read by pydantic).
@@ -96,6 +98,7 @@ class Policy:
     hold: bool = False
     references: bool = False
     stitch: StitchRule = StitchRule()
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.checkpoint_count is not None and self.checkpoint_count < 1:
@@ -124,6 +127,19 @@ class Policy:
         """Return the same with another placement, and with the references that stitching then needs."""
         needs_references = self.stitches and placement is not CheckpointPlacement.ALL
         return replace(self, checkpoints=placement, references=self.references or needs_references)
+
+    def settings_of(self, method: str) -> Settings | None:
+        """Return the settings with which a method runs; None for one without any.
+
+        Raises:
+            ValueError: one of them is wrong; the message begins with the field.
+        """
+        if method not in SETTINGS:
+            return None
+        try:
+            return settings_of(method, self.methods.get(method, {}))
+        except ValueError as error:
+            raise ValueError(f"methods.{method}.{error}") from error
 
     def _require_references(self) -> None:
         if self.stitches and not self.has_references:
@@ -166,6 +182,9 @@ def require_methods(policy: Policy) -> None:
     Raises:
         ValueError: names the field.
     """
+    for name in policy.methods:
+        _require_known("methods", name, known=tuple(SETTINGS))
+        policy.settings_of(name)
     _require_known("final_method", policy.final_method, known=EXACT_METHODS + EMPIRICAL_METHODS)
     if policy.final_method in EMPIRICAL_METHODS and not policy.accept_empirical:
         raise ValueError(

@@ -38,11 +38,13 @@ def change_policy(
 
 
 def _changed(settings: dict[str, Any], changes: Mapping[str, object]) -> dict[str, object]:
-    """Return settings with changes; of the stitching rule, those numbers that are not named stay."""
-    rule = changes.get("stitch")
-    if isinstance(rule, Mapping):
-        changes = {**changes, "stitch": {**settings["stitch"], **rule}}
-    return {**settings, **changes}
+    """Return settings with changes; of the stitching rule and the methods, what is not named stays."""
+    merged = {
+        name: {**settings[name], **change}
+        for name, change in changes.items()
+        if name in ("stitch", "methods") and isinstance(change, Mapping)
+    }
+    return {**settings, **changes, **merged}
 
 
 def apply_policy(session: Session, model: Model, *, policy: JsonObject) -> None:

@@ -103,6 +103,19 @@ def find_checkpoints(
     return [view for view in found if store.has(Digest(view.digest))]
 
 
+def rolling_state(sessions: Sessions, claim: Claim, *, key: str, store: BlobStore) -> str | None:
+    """Return the digest of the state that this job keeps under a key of its own, if its blob is there.
+
+    Clean or not: for a method that starts from weights that saw the forgotten, and says so.
+    """
+    query = select(Checkpoint.digest).where(
+        Checkpoint.job_id == claim.job_id, Checkpoint.role == "rolling", Checkpoint.key == key
+    )
+    with reading(sessions) as session:
+        digest = session.scalar(query)
+    return digest if digest is not None and store.has(Digest(digest)) else None
+
+
 def referenced_until(
     sessions: Sessions, claim: Claim, *, keys: Sequence[str], shard: int, covers: int, store: BlobStore
 ) -> int:

@@ -1,4 +1,4 @@
-"""The trace of stitching: what each shard measured, where it stopped and why; and how far it was off."""
+"""What empirical methods saw of themselves: where a stitch stopped and why, what a course did."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +18,23 @@ POWER = (
 def trace_check(trace: list[dict[str, Any]]) -> Check:
     """Put the traces, one a shard, among the evidence; they gate nothing."""
     return Check(name=NAME, holds=True, is_gate=False, power=POWER, figures={"shards": [*trace]})
+
+
+def course_check(course: list[dict[str, Any]]) -> Check:
+    """Put the diagnostics of a gradient method, one entry a shard, among the evidence.
+
+    It gates nothing, and does not hold where a reader should know something before trusting it.
+    """
+    warnings = [f"shard {each['shard']}: {warning}" for each in course for warning in each["warnings"]]
+    power = "none for forgetting: it says whether the method did what it is meant to do"
+    return Check(
+        name="course",
+        holds=not warnings,
+        is_gate=False,
+        power=power,
+        figures={"shards": [*course]},
+        problem="; ".join(warnings),
+    )
 
 
 def error_check(

@@ -1,5 +1,7 @@
 """prepare: fix n, find the first touched blocks, predict the cost, pick the blocks to watch."""
 
+from dataclasses import asdict
+
 from app.domain.errors import Refused
 from app.domain.policy import Policy
 from app.domain.status import Guarantee, JobKind
@@ -31,6 +33,7 @@ def plan_of(context: JobContext, scope: Scope, *, method: str) -> JsonObject:
     prediction = UNLEARNERS[method].predict(context, scope, table=table)
     return {
         "method": method,
+        "settings": _settings(context, method),
         "prediction": prediction.to_json(),
         "predicted_seconds": _seconds(context, prediction.num_blocks),
         "watched": watched_to_json(watched_blocks(context, scope)),
@@ -59,6 +62,12 @@ def _final_method(policy: Policy, scope: Scope) -> str:
     # No chains: a method is applied to an exact version only. What treatments leave behind would add up, and
     # of whom the last one was for there are no records left to treat again.
     return policy.final_method if scope.is_base_exact else NEXT_METHOD
+
+
+def _settings(context: JobContext, method: str) -> JsonObject | None:
+    """Return a method's settings, whole: a policy that changes meanwhile is for the next job."""
+    settings = context.model.policy.settings_of(method)
+    return None if settings is None else asdict(settings)
 
 
 def _seconds(context: JobContext, num_blocks: int) -> float:

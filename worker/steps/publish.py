@@ -9,7 +9,7 @@ from app.services.references import put_blob
 from models_store.blobs import parse_digest
 from models_store.manifest import Manifest, ManifestFile, constituent_names
 from worker.context import JobContext
-from worker.steps.scope import made_by, scope_of
+from worker.steps.scope import made_by, scope_of, settings_by
 
 
 def publish(context: JobContext) -> JsonObject:
@@ -54,6 +54,7 @@ def build_manifest(context: JobContext) -> Manifest:
         input_schema=_input_schema(context),
         label_schema={"kind": "integer class", "num_classes": context.model.layout.num_classes},
         combine=recipe.model.combine if len(context.shards) > 1 else None,
+        settings=settings_by(context),
     )
 
 

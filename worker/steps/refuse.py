@@ -3,6 +3,8 @@
 An exact method has no next one: what its gates refuse is a fault of ours, and nothing is published.
 """
 
+from typing import Any
+
 from app.domain.errors import GateFailed
 from app.domain.policy import WhenGateFails
 from app.domain.status import Guarantee, JobKind
@@ -32,10 +34,15 @@ def go_on_after(context: JobContext, refused: GateFailed) -> Claim:
             method=unlearner_of(context).name,
             problem=str(refused),
             checks=refused.checks,
-            trace=unlearned_by(context).trace,
+            trace=_trace(context),
         ),
         next_plan=plan_of(context, scope_of(context), method=NEXT_METHOD) if has_next else None,
     )
     if not has_next:
         raise refused
     return claim
+
+
+def _trace(context: JobContext) -> list[dict[str, Any]] | None:
+    """Return what the method saw; nothing when it was refused before its end."""
+    return unlearned_by(context).trace if context.output_of("unlearn") else None

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from app.domain.status import Guarantee
+from app.domain.terms import JsonObject
 from app.services.prepare import Scope
 from worker.context import JobContext
 from worker.unlearners import UNLEARNERS, Prediction, Unlearned, Unlearner
@@ -35,6 +36,12 @@ def made_by(context: JobContext) -> Unlearner:
     """Return the method whose promise the new weights keep: one may have come to another's in the end."""
     came_to = context.output_of("unlearn").get("method")
     return unlearner_of(context) if came_to is None else UNLEARNERS[str(came_to)]
+
+
+def settings_by(context: JobContext) -> JsonObject | None:
+    """Return the settings of the method that made the new weights; None for one without any."""
+    settings = context.output_of("prepare").get("settings")
+    return settings if isinstance(settings, dict) and made_by(context) is unlearner_of(context) else None
 
 
 def guarantee_of(context: JobContext) -> Guarantee:

@@ -26,7 +26,7 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
-from worker.evaluation.traced import error_check, trace_check
+from worker.evaluation.traced import course_check, error_check, trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.scope import guarantee_of, prediction_of, scope_of, unlearned_by
@@ -57,6 +57,7 @@ def verify(context: JobContext) -> JsonObject:
         *witness,
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_trace(unlearned),
+        *_course(unlearned),
         *_interim_error(context, scope, nets),
         *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
     ]
@@ -91,6 +92,10 @@ def _lineage(context: JobContext, scope: Scope, unlearned: Unlearned) -> list[Ch
 
 def _trace(unlearned: Unlearned) -> list[Check]:
     return [] if unlearned.trace is None else [trace_check(unlearned.trace)]
+
+
+def _course(unlearned: Unlearned) -> list[Check]:
+    return [] if unlearned.course is None else [course_check(unlearned.course)]
 
 
 def _interim_error(context: JobContext, scope: Scope, nets: list[nn.Module]) -> list[Check]:

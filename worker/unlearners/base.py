@@ -43,7 +43,7 @@ class Unlearned:
 
     Blocks, records and seconds are those of this process: a job resumed after a kill counts from there.
     ``method`` is what it came to in the end when that is another one than was asked for; ``trace`` is what
-    the method saw on its way, as its evidence shows it.
+    stitching saw on its way, and ``course`` what a gradient method did, as their evidence shows it.
     """
 
     constituents: list[str]
@@ -55,6 +55,7 @@ class Unlearned:
     checkpoint_seconds: float
     method: str | None = None
     trace: list[dict[str, Any]] | None = None
+    course: list[dict[str, Any]] | None = None
 
     def to_json(self) -> JsonObject:
         """Return it as the job's outputs keep it."""

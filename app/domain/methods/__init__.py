@@ -1,10 +1,34 @@
 """The gradient methods by name, with their settings; what they do is the worker's."""
 
-from app.domain.methods.base import Descent, Settings
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.methods.base import Descent, Settings, settings_from
 from app.domain.methods.courses import SfronSettings, released
 
 SETTINGS: dict[str, type[Settings]] = {"sfron": SfronSettings}
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
 
-__all__ = ["PRESETS", "SETTINGS", "Descent", "Settings", "SfronSettings"]
+PRESET = "preset"
+
+
+def settings_of(method: str, values: Mapping[str, Any]) -> Settings:
+    """Return the settings of a method from its table; ``preset`` names settings to take whole.
+
+    Raises:
+        ValueError: the method has no settings, or one of them is wrong; the message begins with the field.
+    """
+    if method not in SETTINGS:
+        raise ValueError(f"{method}: no method with settings, choose from {', '.join(SETTINGS)}")
+    if PRESET not in values:
+        return settings_from(SETTINGS[method], values)
+    presets = PRESETS.get(method, {})
+    if values[PRESET] not in presets:
+        raise ValueError(f"{PRESET}: choose one of {', '.join(presets) or 'none'}, not {values[PRESET]!r}")
+    if len(values) > 1:
+        raise ValueError(f"{PRESET}: stands alone, leave the other fields out")
+    return presets[values[PRESET]]
+
+
+__all__ = ["PRESETS", "SETTINGS", "Descent", "Settings", "SfronSettings", "settings_of"]

@@ -1,0 +1,76 @@
+"""The sides of a shard, read from its data file: whom a job forgets, whom it keeps, whom nobody trained on.
+
+Promises: forgotten records come from the tombstones alone. Never: more in memory than the installation
+allows; beyond that, a batch is read when it is asked for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.services.prepare import Scope
+from worker.context import JobContext
+from worker.data.loader import Loader
+from worker.data.records import RecordTable
+from worker.unlearners.gradient.records import Records, Side, Sides, TensorRecords
+
+# A float32 of the device stands for one stored feature of as little as a byte.
+_BYTES_A_FEATURE = 4
+
+
+@dataclass(frozen=True)
+class FileRecords:
+    """Records that are read from the data file batch by batch."""
+
+    loader: Loader
+    table: RecordTable
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def inputs(self, indices_B: Tensor) -> Tensor:
+        """Return their inputs (B, *)."""
+        return self._read(indices_B)[0]
+
+    def targets(self, indices_B: Tensor) -> Tensor:
+        """Return their labels (B,)."""
+        return self._read(indices_B)[1]
+
+    def _read(self, indices_B: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loader.select(self.table.chosen(indices_B.cpu().numpy()))
+
+
+def sides_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[int, Sides]:
+    """Return the sides by shard, of those shards that somebody is to be forgotten in.
+
+    ``table`` are the retained records. The forgotten ones are all that the last exact version was trained on
+    and that are not settled yet.
+    """
+    people = context.forgotten(above=scope.settled, covers=scope.covers).training()
+    # The one place that asks for forget-set bytes to change weights by.
+    of_forgotten, of_retained = (context.loader(each, reads_all=False) for each in (people, table))
+    held_out = _records(context, of_retained, table.held_out())
+    kept = table.training()
+    return {
+        shard: {
+            Side.FORGET: _records(context, of_forgotten, _in_shard(people, shard)),
+            Side.RETAIN: _records(context, of_retained, _in_shard(kept, shard)),
+            Side.HELD_OUT: held_out,
+        }
+        for shard in context.shards
+        if (people.shard_N == shard).any()
+    }
+
+
+def _in_shard(table: RecordTable, shard: int) -> RecordTable:
+    return table.chosen(np.flatnonzero(table.shard_N == shard))
+
+
+def _records(context: JobContext, loader: Loader, table: RecordTable) -> Records:
+    size = len(table) * int(np.prod(context.model.layout.shape)) * _BYTES_A_FEATURE
+    if size > context.installation.settings.resident_bytes or not len(table):
+        return FileRecords(loader, table)
+    inputs, labels = loader.select(table)
+    return TensorRecords(inputs.clone(memory_format=torch.contiguous_format), labels)

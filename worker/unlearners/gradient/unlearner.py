@@ -1,0 +1,172 @@
+"""A gradient method as an unlearner: from the last exact version's weights, shard by shard.
+
+Always from there, never from what was treated before: what treatments leave behind would add up. Only shards
+that somebody is forgotten in are touched.
+
+Promises: the seed is a function of the original weights, the method, its settings and whom it is for, so a
+job that is killed and run again ends with the same bits. Never: a claim beyond ``empirical``.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from app.db.models import exact_ancestor
+from app.db.session import reading
+from app.domain.errors import GateFailed
+from app.domain.methods import settings_of
+from app.domain.status import Guarantee
+from app.services.prepare import Scope
+from app.services.references import put_blob
+from models_store.blobs import Digest
+from models_store.manifest import Manifest, digest_json
+from models_store.tensors import tensor_digest, unpack
+from worker.context import JobContext
+from worker.data.records import RecordTable
+from worker.training.state import initial_state, pack_state
+from worker.unlearners.base import Prediction, Unlearned
+from worker.unlearners.gradient.course import Course
+from worker.unlearners.gradient.edit import run_edit
+from worker.unlearners.gradient.loaded import sides_of
+from worker.unlearners.gradient.method import Method, Prepared, Reads, Task
+from worker.unlearners.gradient.records import Side, Sides
+from worker.unlearners.gradient.runner import CourseDiverged, run_course
+from worker.unlearners.gradient.saving import CourseSaver
+from worker.unlearners.watching import Watched
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One gradient method of the registry, as the pipeline runs it."""
+
+    method: Method
+    guarantee: Guarantee = Guarantee.EMPIRICAL
+
+    @property
+    def name(self) -> str:
+        """The method's own name."""
+        return self.method.name
+
+    def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
+        """Return no resume points, and as many blocks as a training of the touched shards.
+
+        A course that stops by itself cannot say when: this bounds the time that the job is given.
+        """
+        num = len(context.shards)
+        num_touched = len(scope.first_touched)
+        return Prediction(
+            resumes_after=[-1] * num,
+            resumes_from=[None] * num,
+            num_blocks=num_touched * context.recipe.plan.num_positions,
+        )
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
+    ) -> Unlearned:
+        """Treat every touched shard; the others keep the weights that they have.
+
+        Raises:
+            GateFailed: a shard's weights cannot be used; it is named.
+        """
+        started = time.perf_counter()
+        originals, touched = _originals(context), sides_of(context, scope, table=table)
+        blobs: list[str] = []
+        shown: list[dict[str, Any]] = []
+        for shard in context.shards:
+            state = initial_state(context.recipe, shard=shard, device=context.device)
+            net = state.net
+            net.load_state_dict(originals[shard])
+            if shard in touched:
+                net, figures = _Treated(self.method, context, scope, shard).run(net, touched[shard])
+                state.net.load_state_dict(net.state_dict())
+                shown.append(figures)
+            blobs.append(put_blob_of(context, pack_state(state)))
+        num_records = sum(sum(figures["num_records"].values()) for figures in shown)
+        return Unlearned(
+            constituents=blobs,
+            resumed_after=[-1] * len(blobs),
+            resumed_from=[None] * len(blobs),
+            num_blocks=_as_blocks(context, table, num_records=num_records),
+            num_records=num_records,
+            loop_seconds=time.perf_counter() - started,
+            checkpoint_seconds=0.0,
+            course=shown,
+        )
+
+
+@dataclass(frozen=True)
+class _Treated:
+    """One shard's treatment."""
+
+    method: Method
+    context: JobContext
+    scope: Scope
+    shard: int
+
+    def run(self, net: nn.Module, sides: Sides) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the treated net and what the evidence shows of the way."""
+        given = {side: records for side, records in sides.items() if side in _sides_read(self.method)}
+        if not len(sides[Side.RETAIN]):
+            raise GateFailed(f"shard {self.shard}: nobody is left to keep the model by")
+        stated = self.context.output_of("prepare")["settings"]
+        assert isinstance(stated, dict)
+        seed = self._seed(net, stated)
+        settings = settings_of(self.method.name, stated)
+        num_classes = self.context.model.layout.num_classes
+        try:
+            prepared = self.method.prepare(Task(net, given, num_classes, seed), settings)
+            figures = self._work(prepared, given, seed=seed)
+        except CourseDiverged as diverged:
+            raise GateFailed(f"shard {self.shard}: {diverged}") from diverged
+        return prepared.finish(prepared.net), {"shard": self.shard, "seed": seed, **figures}
+
+    def _work(self, prepared: Prepared, sides: Sides, *, seed: int) -> dict[str, Any]:
+        if not isinstance(prepared.work, Course):
+            return {**run_edit(prepared.net, prepared.work, sides).to_json(), "warnings": []}
+        saver = CourseSaver(self.context, shard=self.shard, settled=self.scope.settled, seed=seed)
+        state = saver.resumed(prepared.net, prepared.work)
+        run_course(state, prepared.work, sides, seed=seed, after_cycle=saver.after_cycle)
+        stopped = {"num_cycles": state.cycle, "is_stopped": state.is_stopped}
+        return {**stopped, **state.diagnostics.to_json()}
+
+    def _seed(self, net: nn.Module, stated: Mapping[str, Any]) -> int:
+        parts = {
+            "weights": tensor_digest(dict(net.state_dict())),
+            "method": self.method.name,
+            "settings": dict(stated),
+            "scope": [self.scope.settled, self.scope.covers, self.shard],
+            "environment": self.context.environment.digest(),
+        }
+        return int(digest_json(parts)[:13], 16)  # 52 bits, which JSON holds exactly
+
+
+def put_blob_of(context: JobContext, data: bytes) -> Digest:
+    """Store bytes that the job needs. No checkpoint's row: nothing resumes from a treated state."""
+    own = context.installation
+    return put_blob(own.sessions, data, claim=context.claim, store=own.store)
+
+
+def _sides_read(method: Method) -> set[Side]:
+    return {Reads(read).side for read in method.reads}
+
+
+def _originals(context: JobContext) -> list[dict[str, Tensor]]:
+    """Return the weights of the last exact version, by shard."""
+    own = context.installation
+    with reading(own.sessions) as session:
+        exact = exact_ancestor(session, context.claim.model_id)
+        assert exact is not None, "no exact version to start from"
+        manifest_digest = Digest(exact.manifest_digest)
+    manifest = Manifest.from_bytes(own.store.get(manifest_digest))
+    return [unpack(own.store.get(file.digest))[0] for file in manifest.constituents]
+
+
+def _as_blocks(context: JobContext, table: RecordTable, *, num_records: int) -> int:
+    """Return how many blocks of training meet as many records."""
+    plan = context.recipe.plan
+    whole = len(table.training()) * plan.epochs * plan.passes
+    num_blocks = plan.num_positions * len(context.shards)
+    return -(-num_records * num_blocks // whole) if whole else 0
