@@ -31,7 +31,7 @@ from worker.installation import Installation
 COMMAND = "python -m benchmarks.drift"
 MODEL, SEED, NUM_DELETIONS = "digits-stitch", 5, 100
 MEBIBYTE = 1 << 20
-# After the exact version is out, what is left is what a training leaves; only the evidence is a little longer.
+# When the exact version is out, what is left is what a training leaves, and a little longer evidence.
 MOST_GROWTH = 1.01
 
 
