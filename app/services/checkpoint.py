@@ -7,12 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import checkpoints_with_keys, fenced, job_by_id
+from app.db.jobs import ACTIVE, checkpoints_with_keys, fenced, job_by_id
 from app.db.records import marks_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Checkpoint
 from app.domain.coverage import Artifact, Mark, is_clean
-from app.domain.status import JobStatus
 from app.domain.terms import CheckpointId, Claim, JobId, ModelId
 from app.services.references import add_reference, drop_references, unlink_unreferenced
 from models_store.blobs import BlobStore, Digest, digest_of
@@ -122,7 +121,7 @@ def referenced_until(
     """Return the last position whose weights are kept already; -1 when none are.
 
     ``keys`` are those of reference packs. Packs leave no gaps, so all before it are kept as well. Those of
-    another job that still runs do not count: they go with it if it fails.
+    another job that still runs do not count: it may write the same ones again.
     """
     found = find_checkpoints(sessions, claim.model_id, keys=keys, covers=covers, store=store)
     with reading(sessions) as session:
@@ -166,7 +165,7 @@ def _same_place(session: Session, claim: Claim, facts: CheckpointFacts) -> Seque
 
 def _outlasts(session: Session, claim: Claim, view: CheckpointView) -> bool:
     own = view.job_id == claim.job_id
-    return own or job_by_id(session, view.job_id).status == JobStatus.SUCCEEDED
+    return own or job_by_id(session, view.job_id).status not in ACTIVE
 
 
 def _is_clean(row: Checkpoint, marks: Sequence[Mark]) -> bool:

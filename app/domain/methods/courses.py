@@ -14,9 +14,9 @@ class SfronSettings(Settings):
     ``gamma`` is the least ratio of forget to retain Fisher information of a weight that may move;
     ``retain_steps`` follow each forget step; ``slow_rate`` 1 takes each cycle whole. A cycle is one forget
     step and its retain steps; at most ``cycles`` are run. A forget gradient is scaled into the norms from
-    ``lift`` to ``clip``: of a fully fitted record it is nearly nothing. ``stops`` ends the course when the
-    forgotten look like unseen records. ``shares_optimizer`` and ``fisher = batch`` are as in the released
-    code, for comparison only.
+    ``lift`` to ``clip``: of a fully fitted record it is nearly nothing. ``stops`` ends the cycles when the
+    forgotten look like unseen records; ``repair_steps`` on the retained follow. ``shares_optimizer`` and
+    ``fisher = batch`` are as in the released code, for comparison only.
     """
 
     forget_rate: float = 25.0
@@ -32,8 +32,9 @@ class SfronSettings(Settings):
     shares_optimizer: bool = False
     fisher: Literal["record", "batch"] = "record"
     stops: bool = True
+    repair_steps: int = 100
     forget: Descent = field(default_factory=lambda: Descent(learning_rate=0.01, momentum=0.0))
-    retain: Descent = field(default_factory=lambda: Descent(learning_rate=0.01, momentum=0.9))
+    retain: Descent = field(default_factory=lambda: Descent(learning_rate=0.02))
 
     def __post_init__(self) -> None:
         require_above("forget_rate", self.forget_rate, 0)
@@ -43,6 +44,7 @@ class SfronSettings(Settings):
         require_between("retain_steps", self.retain_steps, 0, 10_000)
         require_between("slow_rate", self.slow_rate, 0, 1)
         require_above("clip", self.clip, 0)
+        require_between("repair_steps", self.repair_steps, 0, 1_000_000)
         require_between("cycles", self.cycles, 1, 1_000_000)
         require_between("batch_size", self.batch_size, 1, 1_000_000)
 
@@ -50,5 +52,12 @@ class SfronSettings(Settings):
 def released() -> SfronSettings:
     """Return the settings of the code released with the paper, which forgets nothing that is fitted fully."""
     return SfronSettings(
-        floor_nats=0.0, lift=0.0, slow_rate=1.0, shares_optimizer=True, fisher="batch", stops=False
+        floor_nats=0.0,
+        lift=0.0,
+        slow_rate=1.0,
+        shares_optimizer=True,
+        fisher="batch",
+        stops=False,
+        repair_steps=0,
+        retain=Descent(learning_rate=0.01),
     )

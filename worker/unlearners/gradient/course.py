@@ -8,7 +8,7 @@ for some steps, with its optimizer, mask m and clip. A course repeats a cycle of
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -104,7 +104,8 @@ class Stop(Protocol):
 class Course:
     """``repeats`` times the cycle; after each, theta <- anchor + slow_rate (theta - anchor).
 
-    ``batch_sizes`` are those of the sides; ``saliency`` is the mask of the masked phases.
+    ``batch_sizes`` are those of the sides; ``saliency`` is the mask of the masked phases. ``ending`` is run
+    once, when the last cycle is over or the rule has stopped it.
     """
 
     cycle: Sequence[Phase]
@@ -113,7 +114,8 @@ class Course:
     batch_sizes: Mapping[Side, int]
     saliency: Mask | None = None
     slow_rate: float = 1.0
-    stop: Stop | None = field(default=None)
+    stop: Stop | None = None
+    ending: Sequence[Phase] = ()
 
     def phases_of(self, cycle: int) -> list[Phase]:
         """Return the phases of one cycle."""

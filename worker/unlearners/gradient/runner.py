@@ -9,7 +9,7 @@ Shape suffixes: B records of a batch.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -72,6 +72,7 @@ def run_course(
         state.is_stopped = course.stop is not None and _is_reached(course, state.net)
         if after_cycle is not None:
             after_cycle(state)
+    run.phases(state, course.ending)
     return state
 
 
@@ -85,13 +86,17 @@ class _Run:
     def cycle(self, state: CourseState) -> None:
         """Run every phase once; the last gradients of either kind are compared."""
         self._seen.clear()
-        for phase in self.course.phases_of(state.cycle):
+        self.phases(state, self.course.phases_of(state.cycle))
+        state.diagnostics.compare(self._seen.get(True), self._seen.get(False))
+
+    def phases(self, state: CourseState, phases: Iterable[Phase]) -> None:
+        """Run phases one after another."""
+        for phase in phases:
             before = _copies(state.net) if phase.is_masked else None
             for step in range(phase.steps):
                 self._step(state, phase, step=step)
             if before is not None:
                 state.diagnostics.drifted(drift_outside(before, _copies(state.net), self._mask(phase)))
-        state.diagnostics.compare(self._seen.get(True), self._seen.get(False))
 
     def _step(self, state: CourseState, phase: Phase, *, step: int) -> None:
         device = next(state.net.parameters()).device
@@ -175,7 +180,7 @@ def _forgets(phase: Phase) -> bool:
 
 
 def _streams(course: Course, sides: Sides, *, seed: int) -> dict[Side, Stream]:
-    used = {side for phase in course.cycle for side in phase.sides}
+    used = {side for phase in (*course.cycle, *course.ending) for side in phase.sides}
     return {
         side: Stream(sides[side], batch_size=course.batch_sizes[side], seed=seed_of(seed, side.value))
         for side in sorted(used)

@@ -4,6 +4,8 @@ Huang et al. 2024, "Unified Gradient-Based Machine Unlearning with Remain Geomet
 2409.19732). Written from the paper; where the defaults differ from the published settings, the settings say.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,7 @@ def prepare(task: Task, settings: SfronSettings) -> Prepared:
         saliency=mask,
         slow_rate=settings.slow_rate,
         stop=_stop(task) if settings.stops else None,
+        ending=(replace(retain, name="repair", steps=settings.repair_steps),),
     )
     return Prepared(net=task.net, work=course)
 
