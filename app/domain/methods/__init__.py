@@ -1,10 +1,38 @@
 """The gradient methods by name, with their settings; what they do is the worker's."""
 
 from app.domain.methods.base import Descent, Settings
-from app.domain.methods.courses import SfronSettings, released
+from app.domain.methods.courses import (
+    EpochSettings,
+    FinetuneSettings,
+    GradientAscentSettings,
+    L1SparseSettings,
+    NeggradPlusSettings,
+    NpoKlrSettings,
+    SfronSettings,
+    released,
+)
 
-SETTINGS: dict[str, type[Settings]] = {"sfron": SfronSettings}
+SETTINGS: dict[str, type[Settings]] = {
+    "sfron": SfronSettings,
+    "finetune": FinetuneSettings,
+    "l1_sparse": L1SparseSettings,
+    "gradient_ascent": GradientAscentSettings,
+    "neggrad_plus": NeggradPlusSettings,
+    "npo_klr": NpoKlrSettings,
+}
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
 
-__all__ = ["PRESETS", "SETTINGS", "Descent", "Settings", "SfronSettings"]
+__all__ = [
+    "PRESETS",
+    "SETTINGS",
+    "Descent",
+    "EpochSettings",
+    "FinetuneSettings",
+    "GradientAscentSettings",
+    "L1SparseSettings",
+    "NeggradPlusSettings",
+    "NpoKlrSettings",
+    "Settings",
+    "SfronSettings",
+]

@@ -1,6 +1,21 @@
 """The gradient methods, a file each, and their registry."""
 
 from worker.unlearners.gradient.method import Method
+from worker.unlearners.gradient.methods.finetune import FINETUNE
+from worker.unlearners.gradient.methods.gradient_ascent import GRADIENT_ASCENT
+from worker.unlearners.gradient.methods.l1_sparse import L1_SPARSE
+from worker.unlearners.gradient.methods.neggrad_plus import NEGGRAD_PLUS
+from worker.unlearners.gradient.methods.npo_klr import NPO_KLR
 from worker.unlearners.gradient.methods.sfron import SFRON
 
-METHODS: dict[str, Method] = {method.name: method for method in (SFRON,)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        SFRON,
+        FINETUNE,
+        L1_SPARSE,
+        GRADIENT_ASCENT,
+        NEGGRAD_PLUS,
+        NPO_KLR,
+    )
+}
