@@ -11,6 +11,12 @@ from app.domain.methods.courses import (
     SfronSettings,
     released,
 )
+from app.domain.methods.relabelling import (
+    BoundaryExpandSettings,
+    BoundaryShrinkSettings,
+    RandomLabelSettings,
+    SalunSettings,
+)
 
 SETTINGS: dict[str, type[Settings]] = {
     "sfron": SfronSettings,
@@ -19,6 +25,10 @@ SETTINGS: dict[str, type[Settings]] = {
     "gradient_ascent": GradientAscentSettings,
     "neggrad_plus": NeggradPlusSettings,
     "npo_klr": NpoKlrSettings,
+    "random_label": RandomLabelSettings,
+    "salun": SalunSettings,
+    "boundary_shrink": BoundaryShrinkSettings,
+    "boundary_expand": BoundaryExpandSettings,
 }
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
@@ -26,6 +36,8 @@ PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
 __all__ = [
     "PRESETS",
     "SETTINGS",
+    "BoundaryExpandSettings",
+    "BoundaryShrinkSettings",
     "Descent",
     "EpochSettings",
     "FinetuneSettings",
@@ -33,6 +45,8 @@ __all__ = [
     "L1SparseSettings",
     "NeggradPlusSettings",
     "NpoKlrSettings",
+    "RandomLabelSettings",
+    "SalunSettings",
     "Settings",
     "SfronSettings",
 ]

@@ -1,11 +1,15 @@
 """The gradient methods, a file each, and their registry."""
 
 from worker.unlearners.gradient.method import Method
+from worker.unlearners.gradient.methods.boundary_expand import BOUNDARY_EXPAND
+from worker.unlearners.gradient.methods.boundary_shrink import BOUNDARY_SHRINK
 from worker.unlearners.gradient.methods.finetune import FINETUNE
 from worker.unlearners.gradient.methods.gradient_ascent import GRADIENT_ASCENT
 from worker.unlearners.gradient.methods.l1_sparse import L1_SPARSE
 from worker.unlearners.gradient.methods.neggrad_plus import NEGGRAD_PLUS
 from worker.unlearners.gradient.methods.npo_klr import NPO_KLR
+from worker.unlearners.gradient.methods.random_label import RANDOM_LABEL
+from worker.unlearners.gradient.methods.salun import SALUN
 from worker.unlearners.gradient.methods.sfron import SFRON
 
 METHODS: dict[str, Method] = {
@@ -17,5 +21,9 @@ METHODS: dict[str, Method] = {
         GRADIENT_ASCENT,
         NEGGRAD_PLUS,
         NPO_KLR,
+        RANDOM_LABEL,
+        SALUN,
+        BOUNDARY_SHRINK,
+        BOUNDARY_EXPAND,
     )
 }

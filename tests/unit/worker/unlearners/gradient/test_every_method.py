@@ -113,6 +113,8 @@ def test_the_good_teacher_is_the_original(name: str) -> None:
         ("gradient_ascent", {"lift": 2.0}),
         ("neggrad_plus", {"retain_share": 1.5}),
         ("npo_klr", {"beta": 0.0}),
+        ("salun", {"share": 0.0}),
+        ("boundary_shrink", {"step": float("nan")}),
     ],
 )
 def test_wrong_settings_are_refused_by_name(name: str, wrong: dict[str, float]) -> None:

@@ -12,6 +12,12 @@ from worker.unlearners.gradient.method import Reads
 from worker.unlearners.gradient.methods import METHODS
 from worker.unlearners.gradient.records import Records, Side
 
+READS_OF_SETTINGS = [
+    ("random_label", {"exclude_true": True}, {Reads.FORGET, Reads.FORGET_LABELS}),
+    ("random_label", {"redraw": False}, {Reads.FORGET}),
+    ("random_label", {"redraw": False, "exclude_true": True}, {Reads.FORGET, Reads.FORGET_LABELS}),
+]
+
 
 @dataclass
 class Watched:
@@ -35,16 +41,23 @@ class Watched:
         return self.records.targets(indices_B)
 
 
-def reads_of(name: str) -> set[Reads]:
+def reads_of(name: str, **settings: object) -> set[Reads]:
     seen: set[Reads] = set()
     watched = {side: Watched(side, records, seen) for side, records in SIDES.items()}
-    unlearned(METHODS[name], task_of(sides=watched), stops=True)
+    unlearned(METHODS[name], task_of(sides=watched), stops=True, **settings)
     return seen
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_reads_what_it_says_and_nothing_else(name: str) -> None:
     assert reads_of(name) == METHODS[name].reads
+
+
+@pytest.mark.parametrize(("name", "settings", "of_forgotten"), READS_OF_SETTINGS)
+def test_other_settings_read_other_things(
+    name: str, settings: dict[str, bool], of_forgotten: set[Reads]
+) -> None:
+    assert reads_of(name, **settings) == of_forgotten | {Reads.RETAIN, Reads.RETAIN_LABELS}
 
 
 @pytest.mark.parametrize("name", METHODS)
