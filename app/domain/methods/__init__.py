@@ -11,6 +11,7 @@ from app.domain.methods.courses import (
     SfronSettings,
     released,
 )
+from app.domain.methods.distilling import BadTeacherSettings, ScrubSettings, StochasticTeacherSettings
 from app.domain.methods.relabelling import (
     BoundaryExpandSettings,
     BoundaryShrinkSettings,
@@ -29,6 +30,9 @@ SETTINGS: dict[str, type[Settings]] = {
     "salun": SalunSettings,
     "boundary_shrink": BoundaryShrinkSettings,
     "boundary_expand": BoundaryExpandSettings,
+    "bad_teacher": BadTeacherSettings,
+    "stochastic_teacher": StochasticTeacherSettings,
+    "scrub": ScrubSettings,
 }
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
@@ -36,6 +40,7 @@ PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
 __all__ = [
     "PRESETS",
     "SETTINGS",
+    "BadTeacherSettings",
     "BoundaryExpandSettings",
     "BoundaryShrinkSettings",
     "Descent",
@@ -47,6 +52,8 @@ __all__ = [
     "NpoKlrSettings",
     "RandomLabelSettings",
     "SalunSettings",
+    "ScrubSettings",
     "Settings",
     "SfronSettings",
+    "StochasticTeacherSettings",
 ]

@@ -134,4 +134,5 @@ def phases(name: str, **settings: object) -> tuple[Phase, ...]:
 def test_an_epoch_meets_every_record_of_its_side_once() -> None:
     # Batches of 8: 3 hold the 20 retained, 2 the 10 forgotten.
     assert [(phase.name, phase.steps) for phase in phases("finetune")] == [("retain", 3)]
+    assert [(phase.name, phase.steps) for phase in phases("scrub")] == [("retain", 3), ("forget", 2)]
     assert [(phase.name, phase.steps) for phase in phases("npo_klr")] == [("joint", 3)]

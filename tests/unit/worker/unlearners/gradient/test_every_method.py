@@ -14,7 +14,7 @@ from worker.unlearners.gradient.runner import CourseState, begin, run_course
 from worker.unlearners.gradient.state import pack_course, restore_course
 
 COURSES = [name for name, method in METHODS.items() if isinstance(prepared(method, task_of()).work, Course)]
-TEACHERS = {"npo_klr": 1}
+TEACHERS = {"bad_teacher": 2, "stochastic_teacher": 2, "scrub": 1, "npo_klr": 1}
 
 
 def course_of(name: str, net: nn.Module) -> tuple[nn.Module, Course]:
@@ -115,6 +115,10 @@ def test_the_good_teacher_is_the_original(name: str) -> None:
         ("npo_klr", {"beta": 0.0}),
         ("salun", {"share": 0.0}),
         ("boundary_shrink", {"step": float("nan")}),
+        ("bad_teacher", {"temperature": 0.0}),
+        ("stochastic_teacher", {"erase_epochs": 0}),
+        ("scrub", {"msteps": 3}),
+        ("scrub", {"alpha": -1.0}),
     ],
 )
 def test_wrong_settings_are_refused_by_name(name: str, wrong: dict[str, float]) -> None:
