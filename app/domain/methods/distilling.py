@@ -41,8 +41,9 @@ class ScrubSettings(EpochSettings):
     forgotten, and the last over the retained alone.
 
     ``gamma`` weighs the cross-entropy of the retained, ``alpha`` their divergence from the original at a
-    ``temperature``, which is multiplied by its square. The forget gradient is scaled into the norms from
-    ``lift`` to ``clip``, which the paper does not do: near the original the divergence has hardly any.
+    ``temperature``, which is multiplied by its square. Every gradient is clipped to the norm ``clip``, and
+    the forget gradient lifted to ``lift``, which the paper does not do: near the original the divergence has
+    hardly any, and far from it the way back is steep.
     """
 
     epochs: int = 20

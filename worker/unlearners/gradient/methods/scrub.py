@@ -28,7 +28,7 @@ def prepare(task: Task, settings: ScrubSettings) -> Prepared:
         Term(Side.RETAIN, CrossEntropy(), scale=settings.gamma),
         Term(Side.RETAIN, apart, scale=settings.alpha * scale),
     )
-    return Prepared(net=task.net, work=epoch_course([retain, forget], settings))
+    return Prepared(net=task.net, work=epoch_course([replace(retain, clip=settings.clip), forget], settings))
 
 
 SCRUB = Method(
