@@ -17,7 +17,7 @@ class RandomLabelSettings(EpochSettings):
     """
 
     epochs: int = 20
-    exclude_true: bool = False
+    exclude_true: bool = True
     redraw: bool = True
     order: Literal["joint", "forget_first"] = "forget_first"
 
@@ -29,7 +29,6 @@ class SalunSettings(RandomLabelSettings):
     """
 
     share: float = 0.5
-    exclude_true: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,6 +43,6 @@ RANDOM_LABEL = Method(
     name="random_label",
     source="Golatkar et al. 2020, arXiv 1911.04933",
     settings=RandomLabelSettings,
-    reads=frozenset({Reads.FORGET, Reads.RETAIN, Reads.RETAIN_LABELS}),
+    reads=frozenset({Reads.FORGET, Reads.FORGET_LABELS, Reads.RETAIN, Reads.RETAIN_LABELS}),
     prepare=prepare,
 )

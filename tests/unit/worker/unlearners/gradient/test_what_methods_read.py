@@ -13,9 +13,9 @@ from worker.unlearners.gradient.methods import METHODS
 from worker.unlearners.gradient.records import Records, Side
 
 READS_OF_SETTINGS = [
-    ("random_label", {"exclude_true": True}, {Reads.FORGET, Reads.FORGET_LABELS}),
-    ("random_label", {"redraw": False}, {Reads.FORGET}),
-    ("random_label", {"redraw": False, "exclude_true": True}, {Reads.FORGET, Reads.FORGET_LABELS}),
+    ("random_label", {"exclude_true": False}, {Reads.FORGET}),
+    ("random_label", {"redraw": False, "exclude_true": False}, {Reads.FORGET}),
+    ("random_label", {"redraw": False}, {Reads.FORGET, Reads.FORGET_LABELS}),
 ]
 
 
