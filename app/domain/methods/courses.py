@@ -8,6 +8,109 @@ from app.domain.methods.base import Descent, Settings, require_above, require_be
 
 
 @dataclass(frozen=True)
+class EpochSettings(Settings):
+    """What the methods share that count in epochs; each says which records its epochs go over.
+
+    A batch holds ``batch_size`` records of each side, and ``descent`` is the optimizer of every step.
+    """
+
+    epochs: int = 10
+    batch_size: int = 64
+    descent: Descent = field(default_factory=Descent)
+
+    def __post_init__(self) -> None:
+        require_between("epochs", self.epochs, 1, 100_000)
+        require_between("batch_size", self.batch_size, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class FinetuneSettings(EpochSettings):
+    """Finetuning: epochs over the retained records alone."""
+
+
+@dataclass(frozen=True)
+class L1SparseSettings(EpochSettings):
+    """Finetuning with gamma_t |theta|_1 (arXiv 2304.04934).
+
+    ``gamma`` is the penalty in nats for each unit of |theta|_1 in the first epoch; it falls linearly. The
+    default is for small nets, of which |theta|_1 is small; those of the paper's nets are lower.
+    """
+
+    epochs: int = 20
+    gamma: float = 1e-3
+    descent: Descent = field(default_factory=lambda: Descent(learning_rate=0.05))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between("gamma", self.gamma, 0, math.inf)
+
+
+@dataclass(frozen=True)
+class GradientAscentSettings(Settings):
+    """Gradient ascent on the forgotten records: at most ``steps`` batches of ``batch_size`` records.
+
+    The gradient is scaled into the norms from ``lift`` to ``clip``: of a fully fitted record it is nearly
+    nothing. ``stops`` ends the course when the forgotten look like unseen records; without it the net
+    collapses, or nothing happens.
+    """
+
+    steps: int = 200
+    batch_size: int = 64
+    clip: float = 1.0
+    lift: float = 1.0
+    stops: bool = True
+    descent: Descent = field(default_factory=lambda: Descent(learning_rate=0.01, momentum=0.0))
+
+    def __post_init__(self) -> None:
+        require_between("steps", self.steps, 1, 1_000_000)
+        require_between("batch_size", self.batch_size, 1, 1_000_000)
+        require_above("clip", self.clip, 0)
+        require_between("lift", self.lift, 0, self.clip)
+
+
+@dataclass(frozen=True)
+class NeggradPlusSettings(EpochSettings):
+    """NegGrad+ (arXiv 2302.09880): ascent and descent in one step, in epochs over the retained records.
+
+    ``retain_share`` is a in (1 - a)(-CE_f) + a CE_r. The sum's gradient is scaled into the norms from
+    ``lift`` to ``clip``: where everything is fitted fully it is nearly nothing. ``stops`` ends the course
+    when the forgotten look like unseen records: the ascent has no bound of its own. The paper tunes a, often
+    to 0.95; here a forget batch is in every step, so that a small forget set is met more often.
+    """
+
+    retain_share: float = 0.99
+    clip: float = 1.0
+    lift: float = 1.0
+    stops: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between("retain_share", self.retain_share, 0, 1)
+        require_above("clip", self.clip, 0)
+        require_between("lift", self.lift, 0, self.clip)
+
+
+@dataclass(frozen=True)
+class NpoKlrSettings(EpochSettings):
+    """Negative preference (arXiv 2404.05868) with KL to the original, in epochs over the retained records.
+
+    ``beta`` bounds the ascent: near 0 it is plain ascent, and the larger it is, the sooner a record that
+    has become less likely than it was is left alone. ``retain_weight`` weighs the divergence on the
+    retained, and the sum's gradient is clipped to the norm ``clip``.
+    """
+
+    beta: float = 0.1
+    retain_weight: float = 1.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_above("beta", self.beta, 0)
+        require_between("retain_weight", self.retain_weight, 0, math.inf)
+        require_above("clip", self.clip, 0)
+
+
+@dataclass(frozen=True)
 class SfronSettings(Settings):
     """SFR-on (arXiv 2409.19732). ``floor_nats`` and ``power`` weigh a record by max(loss, floor)^-power.
 

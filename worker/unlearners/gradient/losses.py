@@ -68,6 +68,62 @@ class Relabelled:
 
 
 @dataclass(frozen=True)
+class RandomLabels:
+    """-log p(label), the label drawn uniformly each time a record is met, among the others if so asked.
+
+    It draws from torch's generator on the CPU, which the runner seeds before every step.
+    """
+
+    num_classes: int
+    exclude_true: bool = False
+
+    @property
+    def needs_targets(self) -> bool:
+        """Only to leave them out."""
+        return self.exclude_true
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return the drawn labels (B,)."""
+        if not self.exclude_true:
+            return torch.randint(self.num_classes, indices_B.shape).to(inputs.device)
+        true_B = records.targets(indices_B)
+        return (true_B + torch.randint(1, self.num_classes, indices_B.shape).to(true_B.device)) % (
+            self.num_classes
+        )
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the loss of each record (B,)."""
+        return F.cross_entropy(widened(forward(inputs)), aims, reduction="none")
+
+
+@dataclass(frozen=True)
+class NegativePreference:
+    """2 / beta log(1 + (p(label) / q(label))^beta), with the original's share q (arXiv 2404.05868).
+
+    Descending it is ascent on -log p with the weight 2 r / (1 + r), r = (p / q)^beta: 1 at the original, and
+    nothing where the label has become unlikely. The original must be a net of its own, in eval mode.
+    """
+
+    original: nn.Module
+    beta: float
+    needs_targets: bool = True
+
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+        """Return log q (B, K) at the labels, and -inf elsewhere."""
+        labels_B1 = records.targets(indices_B).unsqueeze(1)
+        with torch.no_grad():
+            logs_BK = widened(self.original(inputs)).log_softmax(-1)
+        nothing_BK = torch.full_like(logs_BK, -torch.inf)
+        return nothing_BK.scatter(1, labels_B1, logs_BK.gather(1, labels_B1))
+
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+        """Return the loss of each record (B,)."""
+        before_B, labels_B = aims.max(-1)
+        own_B = widened(forward(inputs)).log_softmax(-1).gather(1, labels_B.unsqueeze(1)).squeeze(1)
+        return 2 / self.beta * F.softplus(self.beta * (own_B - before_B))
+
+
+@dataclass(frozen=True)
 class Divergence:
     """KL(teacher || net) of each record (Hinton et al. 2015), at a temperature; labels are not read.
 

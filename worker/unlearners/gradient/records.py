@@ -88,7 +88,7 @@ class Stream:
     @property
     def num_batches(self) -> int:
         """Batches of one epoch."""
-        return max(1, -(-len(self.records) // self.batch_size))
+        return batches_in(self.records, batch_size=self.batch_size)
 
     def indices(self, step: int) -> Tensor:
         """Return which records the batch of a step holds (B,)."""
@@ -97,6 +97,11 @@ class Stream:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "epoch", epoch))
             self._shuffled = epoch, torch.randperm(len(self.records), generator=generator)
         return self._shuffled[1][place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def batches_in(records: Records, *, batch_size: int) -> int:
+    """Return how many batches meet every record once."""
+    return max(1, -(-len(records) // batch_size))
 
 
 def seed_of(seed: int, *parts: str | int) -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.unlearners.gradient.losses import widened
-from worker.unlearners.gradient.records import Records
+from worker.unlearners.gradient.records import Records, Side, Sides
 
 CHUNK_RECORDS = 512
 NUM_NEAREST = 3
@@ -48,6 +48,12 @@ class LooksUnseen:
         like = float(unseen_UK[self.nearest_FL].gather(2, labels_FL1).mean())
         self.seen.append((own, like))
         return own <= like + TOLERANCE
+
+
+def looks_unseen(sides: Sides) -> LooksUnseen | None:
+    """Return the rule for these records, or None where there are no unseen ones to compare with."""
+    unseen = sides.get(Side.HELD_OUT)
+    return LooksUnseen(sides[Side.FORGET], unseen) if unseen is not None and len(unseen) else None
 
 
 def _inputs(records: Records) -> Tensor:

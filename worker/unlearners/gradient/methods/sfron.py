@@ -16,7 +16,7 @@ from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, opt
 from worker.unlearners.gradient.records import Side
 from worker.unlearners.gradient.saliency import fisher_ratio
 from worker.unlearners.gradient.statistics import Weights, batch_squares, mean_squares
-from worker.unlearners.gradient.stopping import LooksUnseen
+from worker.unlearners.gradient.stopping import looks_unseen
 
 
 def adaptive_weights(losses_B: Tensor, *, floor_nats: float, power: float) -> Tensor:
@@ -56,7 +56,7 @@ def prepare(task: Task, settings: SfronSettings) -> Prepared:
         batch_sizes={Side.FORGET: settings.batch_size, Side.RETAIN: settings.batch_size},
         saliency=mask,
         slow_rate=settings.slow_rate,
-        stop=_stop(task) if settings.stops else None,
+        stop=looks_unseen(task.sides) if settings.stops else None,
         ending=(replace(retain, name="repair", steps=settings.repair_steps),),
     )
     return Prepared(net=task.net, work=course)
@@ -66,11 +66,6 @@ def _fisher(task: Task, side: Side, settings: SfronSettings) -> Weights:
     if settings.fisher == "batch":
         return batch_squares(task.net, CrossEntropy(), task.sides[side], batch=settings.batch_size)
     return mean_squares(task.net, CrossEntropy(), task.sides[side])
-
-
-def _stop(task: Task) -> LooksUnseen | None:
-    unseen = task.sides.get(Side.HELD_OUT)
-    return LooksUnseen(task.sides[Side.FORGET], unseen) if unseen is not None and len(unseen) else None
 
 
 SFRON = Method(

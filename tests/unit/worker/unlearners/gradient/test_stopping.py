@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worker.unlearners.gradient.records import TensorRecords
-from worker.unlearners.gradient.stopping import LooksUnseen
+from worker.unlearners.gradient.records import Side, TensorRecords
+from worker.unlearners.gradient.stopping import LooksUnseen, looks_unseen
 
 # Two groups of inputs on a line, of labels 0 and 1; unseen ones lie beside them.
 UNSEEN = TensorRecords(torch.tensor([[-1.1], [-1.0], [-0.9], [0.9], [1.0], [1.1]]), torch.empty(0))
@@ -46,3 +46,10 @@ def test_records_are_judged_together() -> None:
     # One is forgotten too much, the other too little: their mean confidence is that of people alike.
     assert rule.is_reached(Saying({**LIKE_THEM, 0.95: 0.81, -0.95: 0.01}))
     assert not rule.is_reached(Saying({**LIKE_THEM, 0.95: 0.95, -0.95: 0.01}))
+
+
+def test_without_unseen_records_there_is_no_rule() -> None:
+    forget, nobody = TensorRecords(torch.tensor([[0.95]]), torch.tensor([1])), torch.empty(0)
+    assert looks_unseen({Side.FORGET: forget}) is None
+    assert looks_unseen({Side.FORGET: forget, Side.HELD_OUT: TensorRecords(nobody, nobody)}) is None
+    assert looks_unseen({Side.FORGET: forget, Side.HELD_OUT: UNSEEN}) is not None
