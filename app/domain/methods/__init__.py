@@ -2,9 +2,31 @@
 
 from app.domain.methods.base import Descent, Settings
 from app.domain.methods.courses import SfronSettings, released
+from app.domain.methods.edits import (
+    FisherNoiseSettings,
+    InfluenceFirstSettings,
+    InfluenceSecondSettings,
+    SsdSettings,
+)
 
-SETTINGS: dict[str, type[Settings]] = {"sfron": SfronSettings}
+SETTINGS: dict[str, type[Settings]] = {
+    "sfron": SfronSettings,
+    "ssd": SsdSettings,
+    "fisher_noise": FisherNoiseSettings,
+    "influence_first": InfluenceFirstSettings,
+    "influence_second": InfluenceSecondSettings,
+}
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
 
-__all__ = ["PRESETS", "SETTINGS", "Descent", "Settings", "SfronSettings"]
+__all__ = [
+    "PRESETS",
+    "SETTINGS",
+    "Descent",
+    "FisherNoiseSettings",
+    "InfluenceFirstSettings",
+    "InfluenceSecondSettings",
+    "Settings",
+    "SfronSettings",
+    "SsdSettings",
+]
