@@ -1,6 +1,7 @@
 """The gradient methods by name, with their settings; what they do is the worker's."""
 
 from app.domain.methods.base import Descent, Settings
+from app.domain.methods.constrained import ProjectedGradientSettings
 from app.domain.methods.courses import SfronSettings, released
 from app.domain.methods.edits import (
     FisherNoiseSettings,
@@ -15,6 +16,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "fisher_noise": FisherNoiseSettings,
     "influence_first": InfluenceFirstSettings,
     "influence_second": InfluenceSecondSettings,
+    "projected_gradient": ProjectedGradientSettings,
 }
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
@@ -26,6 +28,7 @@ __all__ = [
     "FisherNoiseSettings",
     "InfluenceFirstSettings",
     "InfluenceSecondSettings",
+    "ProjectedGradientSettings",
     "Settings",
     "SfronSettings",
     "SsdSettings",
