@@ -1,7 +1,7 @@
 """The gradient methods by name, with their settings; what they do is the worker's."""
 
 from app.domain.methods.base import Descent, Settings
-from app.domain.methods.constrained import ProjectedGradientSettings
+from app.domain.methods.constrained import LoraResidualSettings, ProjectedGradientSettings
 from app.domain.methods.courses import SfronSettings, released
 from app.domain.methods.edits import (
     FisherNoiseSettings,
@@ -17,6 +17,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "influence_first": InfluenceFirstSettings,
     "influence_second": InfluenceSecondSettings,
     "projected_gradient": ProjectedGradientSettings,
+    "lora_residual": LoraResidualSettings,
 }
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
@@ -28,6 +29,7 @@ __all__ = [
     "FisherNoiseSettings",
     "InfluenceFirstSettings",
     "InfluenceSecondSettings",
+    "LoraResidualSettings",
     "ProjectedGradientSettings",
     "Settings",
     "SfronSettings",

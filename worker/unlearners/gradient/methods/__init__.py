@@ -4,6 +4,7 @@ from worker.unlearners.gradient.method import Method
 from worker.unlearners.gradient.methods.fisher_noise import FISHER_NOISE
 from worker.unlearners.gradient.methods.influence_first import INFLUENCE_FIRST
 from worker.unlearners.gradient.methods.influence_second import INFLUENCE_SECOND
+from worker.unlearners.gradient.methods.lora_residual import LORA_RESIDUAL
 from worker.unlearners.gradient.methods.projected_gradient import PROJECTED_GRADIENT
 from worker.unlearners.gradient.methods.sfron import SFRON
 from worker.unlearners.gradient.methods.ssd import SSD
@@ -17,5 +18,6 @@ METHODS: dict[str, Method] = {
         INFLUENCE_FIRST,
         INFLUENCE_SECOND,
         PROJECTED_GRADIENT,
+        LORA_RESIDUAL,
     )
 }
