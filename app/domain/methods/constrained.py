@@ -15,7 +15,7 @@ class ProjectedGradientSettings(Settings):
     """
 
     energy: float = 0.9
-    learning_rate: float = 0.05
+    learning_rate: float = 0.01
     momentum: float = 0.9
     clip: float = 7.0
     steps: int = 300
