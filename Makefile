@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.loop
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.certified
+	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.door
 	$(BIN)/python -m benchmarks.render
 

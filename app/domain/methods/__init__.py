@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.domain.methods.base import Descent, Settings, settings_from
+from app.domain.methods.constrained import LoraResidualSettings, ProjectedGradientSettings
 from app.domain.methods.courses import (
     EpochSettings,
     FinetuneSettings,
@@ -15,6 +16,12 @@ from app.domain.methods.courses import (
     released,
 )
 from app.domain.methods.distilling import BadTeacherSettings, ScrubSettings, StochasticTeacherSettings
+from app.domain.methods.edits import (
+    FisherNoiseSettings,
+    InfluenceFirstSettings,
+    InfluenceSecondSettings,
+    SsdSettings,
+)
 from app.domain.methods.relabelling import (
     BoundaryExpandSettings,
     BoundaryShrinkSettings,
@@ -36,6 +43,12 @@ SETTINGS: dict[str, type[Settings]] = {
     "bad_teacher": BadTeacherSettings,
     "stochastic_teacher": StochasticTeacherSettings,
     "scrub": ScrubSettings,
+    "ssd": SsdSettings,
+    "fisher_noise": FisherNoiseSettings,
+    "influence_first": InfluenceFirstSettings,
+    "influence_second": InfluenceSecondSettings,
+    "projected_gradient": ProjectedGradientSettings,
+    "lora_residual": LoraResidualSettings,
 }
 
 PRESETS: dict[str, dict[str, Settings]] = {"sfron": {"released": released()}}
@@ -70,15 +83,21 @@ __all__ = [
     "Descent",
     "EpochSettings",
     "FinetuneSettings",
+    "FisherNoiseSettings",
     "GradientAscentSettings",
+    "InfluenceFirstSettings",
+    "InfluenceSecondSettings",
     "L1SparseSettings",
+    "LoraResidualSettings",
     "NeggradPlusSettings",
     "NpoKlrSettings",
+    "ProjectedGradientSettings",
     "RandomLabelSettings",
     "SalunSettings",
     "ScrubSettings",
     "Settings",
     "SfronSettings",
+    "SsdSettings",
     "StochasticTeacherSettings",
     "settings_of",
 ]
