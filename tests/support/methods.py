@@ -1,61 +1,60 @@
-"""Every gradient method on a small net, with few and small steps."""
+"""A stand-in for the interim methods to come: it changes the weights, and claims no more than that."""
 
-from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
+import torch
+from torch import Tensor
 
-from torch import nn
-
-from app.domain.methods import SETTINGS, Descent, Settings
-from tests.support.gradient import blobs, small_net
-from worker.unlearners.gradient.course import Course
-from worker.unlearners.gradient.edit import run_edit
-from worker.unlearners.gradient.method import Method, Prepared, Task
-from worker.unlearners.gradient.records import Side, Sides
-from worker.unlearners.gradient.runner import begin, run_course
-
-SIDES: Sides = {
-    Side.FORGET: blobs(10, seed=1),
-    Side.RETAIN: blobs(20, seed=2),
-    Side.HELD_OUT: blobs(12, seed=3),
-}
-NUM_CLASSES = 3
-
-SMALL: Mapping[str, Any] = {
-    "epochs": 3,
-    "msteps": 2,
-    "erase_epochs": 1,
-    "cycles": 3,
-    "steps": 3,
-    "batch_size": 8,
-    "stops": False,
-    "descent": Descent(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
-}
-"""Few steps, and an optimizer that remembers and decays: what a mask or a resume must hold against."""
+from app.db.models import files_of, version_with_manifest
+from app.db.session import reading
+from app.domain.status import Guarantee
+from app.services.prepare import Scope
+from app.services.references import put_blob
+from models_store.tensors import unpack
+from worker.context import JobContext
+from worker.data.records import RecordTable
+from worker.training.state import initial_state, pack_state
+from worker.unlearners import Prediction, Unlearned
+from worker.unlearners.watching import Watched
 
 
-def small_settings(name: str, **others: Any) -> Settings:
-    """Return a method's settings with everything small that it has."""
-    settings = SETTINGS[name]()
-    known = {field.name for field in fields(settings)}
-    return replace(settings, **{key: value for key, value in {**SMALL, **others}.items() if key in known})
+class Shift:
+    """Adds so little to every weight of the version it is built on that no answer changes."""
+
+    name = "shift"
+    guarantee = Guarantee.EMPIRICAL
+
+    def changed(self, weights: Tensor) -> Tensor:
+        """What becomes of one tensor of weights."""
+        return weights + 1e-6
+
+    def predict(self, context: JobContext, scope: Scope, *, table: RecordTable) -> Prediction:
+        """Say that no block will run."""
+        return Prediction(resumes_after=[-1], resumes_from=[None], num_blocks=0)
+
+    def unlearn(
+        self, context: JobContext, scope: Scope, *, table: RecordTable, watched: Watched
+    ) -> Unlearned:
+        """Store the shifted weights of the base."""
+        own = context.installation
+        with reading(own.sessions) as session:
+            base = version_with_manifest(session, context.claim.model_id, digest=scope.base)
+            assert base is not None
+            (weights_file,) = (file for file in files_of(session, base.id) if "weights" in file.name)
+        tensors, _ = unpack(own.store.get(weights_file.digest))
+        state = initial_state(context.recipe, shard=0, device=context.device)
+        with torch.no_grad():
+            state.net.load_state_dict({name: self.changed(tensor) for name, tensor in tensors.items()})
+        digest = put_blob(own.sessions, pack_state(state), claim=context.claim, store=own.store)
+        return Unlearned(
+            constituents=[digest], resumed_after=[-1], resumed_from=[None], num_blocks=0, num_records=0,
+            loop_seconds=0.0, checkpoint_seconds=0.0,
+        )  # fmt: skip
 
 
-def task_of(net: nn.Module | None = None, *, sides: Sides = SIDES, seed: int = 0) -> Task:
-    """Return a task on blobs."""
-    return Task(small_net() if net is None else net, sides, num_classes=NUM_CLASSES, seed=seed)
+class Shatter(Shift):
+    """Forgets everything: the utility gate refuses what it makes."""
 
+    name = "shatter"
 
-def prepared(method: Method, task: Task, **others: Any) -> Prepared:
-    """Return what a method would run with small settings."""
-    return method.prepare(task, small_settings(method.name, **others))
-
-
-def unlearned(method: Method, task: Task, **others: Any) -> nn.Module:
-    """Return the net that a method ends with."""
-    made = prepared(method, task, **others)
-    if isinstance(made.work, Course):
-        run_course(begin(made.net, made.work), made.work, task.sides, seed=task.seed)
-    else:
-        run_edit(made.net, made.work, task.sides)
-    return made.finish(made.net)
+    def changed(self, weights: Tensor) -> Tensor:
+        """Nothing is left of them."""
+        return torch.zeros_like(weights)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from app.domain.methods import Descent
 from tests.support.gradient import small_net
-from tests.support.methods import SIDES, prepared, task_of, unlearned
+from tests.support.gradient_methods import SIDES, prepared, task_of, unlearned
 from worker.unlearners.gradient.course import Course, Phase
 from worker.unlearners.gradient.methods import METHODS
 from worker.unlearners.gradient.records import Side, Sides, TensorRecords

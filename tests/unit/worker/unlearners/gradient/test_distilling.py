@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from app.domain.methods import Descent
 from tests.support.gradient import small_net
-from tests.support.methods import SIDES, prepared, task_of, unlearned
+from tests.support.gradient_methods import SIDES, prepared, task_of, unlearned
 from worker.unlearners.gradient.course import Course, Term
 from worker.unlearners.gradient.losses import Divergence
 from worker.unlearners.gradient.methods import METHODS

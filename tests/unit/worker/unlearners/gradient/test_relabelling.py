@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.gradient import blobs, small_net
-from tests.support.methods import NUM_CLASSES, SIDES, prepared, small_settings, task_of, unlearned
+from tests.support.gradient_methods import NUM_CLASSES, SIDES, prepared, small_settings, task_of, unlearned
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.losses import Loss, Relabelled
 from worker.unlearners.gradient.methods import METHODS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.gradient import small_net
-from tests.support.methods import SIDES, task_of, unlearned
+from tests.support.gradient_methods import SIDES, task_of, unlearned
 from worker.unlearners.gradient.method import Reads
 from worker.unlearners.gradient.methods import METHODS
 from worker.unlearners.gradient.records import Records, Side
