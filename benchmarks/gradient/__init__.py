@@ -1,0 +1,1 @@
+"""Gradient methods beside training again without the forgotten."""
