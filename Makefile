@@ -7,7 +7,7 @@ PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench bench-stitch load chaos trials clean
+.PHONY: install demo test lint format bench bench-stitch bench-gradient load chaos trials clean
 
 install: $(STAMP)
 
@@ -46,6 +46,11 @@ bench: $(STAMP)
 bench-stitch: $(STAMP)
 	$(BIN)/python -m benchmarks.stitch $(PARTS)
 	$(BIN)/python -m benchmarks.drift
+	$(BIN)/python -m benchmarks.render
+
+# Three quarters of an hour on one core; every gradient method with its defaults.
+bench-gradient: $(STAMP)
+	$(BIN)/python -m benchmarks.gradient
 	$(BIN)/python -m benchmarks.render
 
 # Kills and pauses under load, then a checker; SETUP is sqlite, postgres or both, SEED repeats a storm.
