@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
-from app.db.jobs import ACTIVE, checkpoints_with_keys, fenced, job_by_id
+from app.db.jobs import checkpoints_with_keys, fenced
 from app.db.records import marks_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Checkpoint
@@ -115,20 +115,6 @@ def rolling_state(sessions: Sessions, claim: Claim, *, key: str, store: BlobStor
     return digest if digest is not None and store.has(Digest(digest)) else None
 
 
-def referenced_until(
-    sessions: Sessions, claim: Claim, *, keys: Sequence[str], shard: int, covers: int, store: BlobStore
-) -> int:
-    """Return the last position whose weights are kept already; -1 when none are.
-
-    ``keys`` are those of reference packs. Packs leave no gaps, so all before it are kept as well. Those of
-    another job that still runs do not count: it may write the same ones again.
-    """
-    found = find_checkpoints(sessions, claim.model_id, keys=keys, covers=covers, store=store)
-    with reading(sessions) as session:
-        lasting = {view for view in found if view.shard == shard and _outlasts(session, claim, view)}
-    return max((view.position for view in lasting), default=-1)
-
-
 def forget_checkpoints(session: Session, checkpoints: Sequence[Checkpoint], *, store: BlobStore) -> list[str]:
     """Delete checkpoint rows with their references; return the digests whose blobs were unlinked."""
     digests: list[str] = []
@@ -161,11 +147,6 @@ def _same_place(session: Session, claim: Claim, facts: CheckpointFacts) -> Seque
     if facts.role != "rolling":
         query = query.where(Checkpoint.position == facts.position)
     return session.scalars(query).all()
-
-
-def _outlasts(session: Session, claim: Claim, view: CheckpointView) -> bool:
-    own = view.job_id == claim.job_id
-    return own or job_by_id(session, view.job_id).status not in ACTIVE
 
 
 def _is_clean(row: Checkpoint, marks: Sequence[Mark]) -> bool:

@@ -19,7 +19,7 @@ from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Target, Ver
 from app.domain.coverage import Artifact, Mark, is_clean
 from app.domain.status import JobStatus, Outcome, TargetStatus, VersionStatus
 from app.domain.terms import Claim, JsonObject, JsonValue
-from app.services.checkpoint import TEMPORARY_ROLES, forget_checkpoints
+from app.services.checkpoint import REFERENCE, TEMPORARY_ROLES, forget_checkpoints
 from app.services.move_target import move_target
 from app.services.publish import version_findings
 from app.services.references import drop_references, unlink_unreferenced
@@ -50,9 +50,10 @@ class Purged:
 def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, scratch: Path) -> Purged:
     """Remove every artifact of the model that saw a tombstone up to ``covers``, and move the targets on."""
     with writing(sessions) as session:
-        fenced(session, claim)
+        job = fenced(session, claim)
         model = lock_model(session, claim.model_id)
         marks = marks_of(session, model.id, through=covers)
+        _drop_doubled_references(session, job, store=store)
         purged = _purge(session, model, marks=marks, store=store, scratch=scratch)
         for target in targets_covered(session, model.id, covers=covers):
             move_target(session, target, TargetStatus.PURGING)
@@ -95,6 +96,21 @@ def _purge(session: Session, model: Model, *, marks: list[Mark], store: BlobStor
     return Purged(
         versions=names, num_checkpoints=len(checkpoints), num_scratch_copies=num_copies, blobs=sorted(blobs)
     )
+
+
+def _drop_doubled_references(session: Session, job: Job, *, store: BlobStore) -> None:
+    """Forget what earlier runs kept of weights that this one has kept as well: from its resume points on.
+
+    Packs end where a run kept a whole state, which differs from run to run, so the same weights would pile
+    up. Not before the version is out: until then the earlier one needs its own.
+    """
+    rows = [row for row in checkpoints_of(session, job.model_id) if row.role == REFERENCE]
+    doubled: list[Checkpoint] = []
+    for shard, after in enumerate(job.outputs.get("unlearn", {}).get("resumed_after", [])):
+        in_shard = [row for row in rows if row.shard == shard]
+        until = max((row.position for row in in_shard if row.job_id == job.id), default=after)
+        doubled += [row for row in in_shard if row.job_id != job.id and after < row.position <= until]
+    forget_checkpoints(session, doubled, store=store)
 
 
 def _ended_jobs(session: Session, model: Model) -> set[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from app.services.checkpoint import REFERENCE, CheckpointFacts, referenced_until, register_checkpoint
+from app.services.checkpoint import REFERENCE, CheckpointFacts, register_checkpoint
 from app.services.claim import report_progress
 from models_store.blobs import Digest, digest_of
 from worker.context import JobContext
@@ -61,7 +61,6 @@ class RunRecorder:
     checkpoint_seconds: float = 0.0
     final_digest: str = ""
     _kept: frozenset[int] = field(init=False)
-    _referenced_until: int = field(init=False)
     _last_saved: float = field(init=False)
     _last_reported: float = field(init=False, default=0.0)
     _references: ReferencePack = field(init=False, default_factory=ReferencePack)
@@ -73,7 +72,6 @@ class RunRecorder:
         plan, policy = self.context.recipe.plan, self.context.model.policy
         self._kept = frozenset(kept_positions(policy, plan=plan))
         self._last_saved = time.monotonic()
-        self._referenced_until = self._look_for_references()
 
     def before_first(self, position: int, state: TrainingState) -> None:
         """Keep the state before ``position`` when the witness watches it; for the first block of a run."""
@@ -101,7 +99,6 @@ class RunRecorder:
     def rejoin(self, *, keys: list[str], settled: int, watched: frozenset[int]) -> None:
         """Go on with other records ahead: what was met so far is the same, so are the keys up to here."""
         self.keys, self.settled, self.watched = keys, settled, watched
-        self._referenced_until = self._look_for_references()
 
     def close(self) -> None:
         """Wait until every state is durable.
@@ -127,24 +124,9 @@ class RunRecorder:
             roles.append("rolling")
         return roles
 
-    def _look_for_references(self) -> int:
-        """Return up to where an earlier run has left the same weights: they are not kept twice."""
-        if not self.context.model.policy.references:
-            return -1
-        own = self.context.installation
-        keys = [reference_key(key) for key in self.keys]
-        return referenced_until(
-            own.sessions,
-            self.context.claim,
-            keys=keys,
-            shard=self.shard,
-            covers=self.settled,
-            store=own.store,
-        )
-
     def _keep_reference(self, position: int, state: TrainingState, *, roles: list[str]) -> None:
         """Keep the weights for stitching, where the policy wants it and no full checkpoint stays here."""
-        if not self.context.model.policy.references or position <= self._referenced_until:
+        if not self.context.model.policy.references:
             return
         is_full = not _LASTING.isdisjoint(roles)
         if not is_full:

@@ -85,10 +85,9 @@ class StoredReferences:
         return {name: tensor.to(self._device) for name, tensor in weights.items()}
 
     def _packed(self, position: int) -> dict[str, Tensor] | None:
-        # Packs leave no gaps: those that end next behind the position hold it, or none does.
-        ends = [view.position for view in self._packs if view.position >= position]
-        nearest = [view for view in self._packs if ends and view.position == ends[0]]
-        return next((w for view in nearest if (w := self._open(view).get(position)) is not None), None)
+        # The pack that ends next behind the position holds it, unless it is of a run that began later.
+        behind = (view for view in self._packs if view.position >= position)
+        return next((w for view in behind if (w := self._open(view).get(position)) is not None), None)
 
     def _open(self, view: CheckpointView) -> dict[int, dict[str, Tensor]]:
         if self._opened is None or self._opened[0] != view.digest:

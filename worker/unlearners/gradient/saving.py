@@ -1,7 +1,8 @@
 """Keep a course under way, so that a job that is killed or handed over goes on to the same bits.
 
-Promises: one state a shard, at most every 30 s, gone with the job; every write checks the fence. What it
-keeps has seen the forgotten: it counts as tainted by all of them, and only this job finds it.
+Promises: one state a shard, at most every 30 s, gone when the job succeeds or with the next purge; every
+write checks the fence. What it keeps has seen the forgotten: it counts as tainted by all of them, and only
+this job finds it. A course that an exact version has overtaken keeps nothing more: that purge is over.
 """
 
 import time
@@ -11,6 +12,7 @@ from torch import nn
 
 from app.services.checkpoint import CheckpointFacts, register_checkpoint, rolling_state
 from app.services.claim import report_progress
+from app.services.publish import require_needed
 from models_store.blobs import Digest, digest_of
 from models_store.errors import BlobMissing
 from worker.context import JobContext
@@ -49,6 +51,7 @@ class CourseSaver:
         """Keep the state when it is due.
 
         Raises:
+            Overtaken: an exact version has come out, and nobody waits for this one.
             HandedOver: the job should stop; the state is kept.
         """
         is_asked = self.context.should_stop()
@@ -64,6 +67,8 @@ class CourseSaver:
         return f"course:{self.shard}:{self.seed:x}"
 
     def _save(self, state: CourseState) -> None:
+        own, claim = self.context.installation, self.context.claim
+        require_needed(own.sessions, claim, settled=self.settled)
         data = pack_course(state)
         # Behind the last position of training: whoever is forgotten in this shard lies before it.
         position = self.context.recipe.plan.num_positions + state.cycle
@@ -75,9 +80,10 @@ class CourseSaver:
             settled=self.settled,
             state_digest=digest_of(data),
         )
-        own = self.context.installation
-        register_checkpoint(own.sessions, self.context.claim, facts, data=data, store=own.store)
+        register_checkpoint(own.sessions, claim, facts, data=data, store=own.store)
         own.store.put(data)
+        # It may have come out between the two; then this job ends here, and takes what it kept with it.
+        require_needed(own.sessions, claim, settled=self.settled)
         self._saved_at = time.monotonic()
 
     def _report(self, state: CourseState) -> None:

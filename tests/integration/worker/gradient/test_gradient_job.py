@@ -187,6 +187,26 @@ def test_what_a_course_keeps_on_its_way_is_nobodys_resume_point(new_lab: NewLab)
     assert not [row for row in lab.checkpoints if row.role == "rolling"]  # purged with what saw the person
 
 
+def test_a_course_that_was_overtaken_keeps_nothing_more(new_lab: NewLab) -> None:
+    lab = treating(new_lab)
+    going = lab.advance(claim_of(lab, JobKind.INTERIM, lab.families[0]), until="unlearn")
+    settle = lab.claim()
+    assert settle is not None
+    looks = 0
+
+    def overtaken() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            lab.finish(settle)
+        return looks >= 3
+
+    lab.finish_in(JobContext(lab.own, going.claim, should_stop=overtaken))
+    assert [row.guarantee for row in lab.versions] == ["exact", "exact"]
+    assert not [row for row in lab.checkpoints if row.role == "rolling"]
+    assert lab.audit().is_equal
+
+
 def test_as_the_final_method_it_settles_where_the_policy_accepts_that(new_lab: NewLab) -> None:
     lab = treating(new_lab, final=True)
     lab.forget(lab.families[0])
