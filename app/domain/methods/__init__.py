@@ -67,7 +67,7 @@ def settings_of(method: str, values: Mapping[str, Any]) -> Settings:
     if PRESET not in values:
         return settings_from(SETTINGS[method], values)
     presets = PRESETS.get(method, {})
-    if values[PRESET] not in presets:
+    if not isinstance(values[PRESET], str) or values[PRESET] not in presets:
         raise ValueError(f"{PRESET}: choose one of {', '.join(presets) or 'none'}, not {values[PRESET]!r}")
     if len(values) > 1:
         raise ValueError(f"{PRESET}: stands alone, leave the other fields out")

@@ -69,7 +69,10 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
             raise ValueError(f"{name}: choose one of {', '.join(map(str, get_args(kind)))}, not {value!r}")
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{name}: is too large a number") from error
     if type(value) is not kind:
         raise ValueError(f"{name}: must be a {kind.__name__}, not {value!r}")
     return value

@@ -147,6 +147,7 @@ class SfronSettings(Settings):
         require_between("retain_steps", self.retain_steps, 0, 10_000)
         require_between("slow_rate", self.slow_rate, 0, 1)
         require_above("clip", self.clip, 0)
+        require_between("lift", self.lift, 0, self.clip)
         require_between("repair_steps", self.repair_steps, 0, 1_000_000)
         require_between("cycles", self.cycles, 1, 1_000_000)
         require_between("batch_size", self.batch_size, 1, 1_000_000)

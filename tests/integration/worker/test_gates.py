@@ -99,7 +99,8 @@ def test_honest_replay_passes_every_gate(lab: Lab, person: str) -> None:
     lab.set_policy(max_drop=1.0)
     context = lab.advance(lab.settle_claim(person), until="verify")
     assert witness(context).holds
-    assert verify(context)["warnings"] == []
+    # On so few records a class may be lost, which informs and gates nothing.
+    assert [said for said in verify(context)["warnings"] if not said.startswith("utility")] == []
 
 
 def test_a_poisoned_record_in_a_recomputed_block_fails_the_witness(lab: Lab, person: str) -> None:

@@ -54,9 +54,11 @@ def curvature(net: nn.Module, loss: Loss, parts: Sequence[Records], *, damping: 
             for indices_B in chunks(records, size=CHUNK_RECORDS):
                 inputs = records.inputs(indices_B)
                 losses_B = loss(net, inputs, loss.aims(records, indices_B, inputs))
-                first = torch.autograd.grad(losses_B.sum(), parameters, create_graph=True)
+                first = torch.autograd.grad(
+                    losses_B.sum(), parameters, create_graph=True, materialize_grads=True
+                )
                 slope = flat(first) @ vector_P
-                total_P += flat(torch.autograd.grad(slope, parameters))
+                total_P += flat(torch.autograd.grad(slope, parameters, materialize_grads=True))
         return total_P / num + damping * vector_P
 
     return product

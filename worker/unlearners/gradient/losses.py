@@ -60,7 +60,7 @@ class Relabelled:
 
     def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
         """Return the labels put in their place (B,)."""
-        return self.labels_N.index_select(0, indices_B.to(self.labels_N.device))
+        return self.labels_N.index_select(0, indices_B.to(self.labels_N.device)).to(inputs.device)
 
     def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
         """Return the loss of each record (B,)."""

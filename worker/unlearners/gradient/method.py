@@ -32,6 +32,10 @@ class Reads(StrEnum):
         return Side(self.value.removesuffix("_labels"))
 
 
+class MethodDoesNotFit(ValueError):
+    """The method cannot be applied to this net or these inputs; the message says why."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a method works on. ``net`` is the original, and is changed in place by the course."""

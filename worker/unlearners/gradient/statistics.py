@@ -117,7 +117,9 @@ def _gradient(net: nn.Module, loss: Loss, records: Records, indices_B: Tensor) -
     inputs = records.inputs(indices_B)
     aims = loss.aims(records, indices_B, inputs)
     parameters = dict(_moving(net))
-    sums = torch.autograd.grad(loss(net, inputs, aims).sum(), list(parameters.values()))
+    # A weight that the answer does not depend on has a gradient of zero.
+    total = loss(net, inputs, aims).sum()
+    sums = torch.autograd.grad(total, list(parameters.values()), materialize_grads=True)
     return dict(zip(parameters, sums, strict=True))
 
 

@@ -31,7 +31,7 @@ from worker.unlearners.base import Prediction, Unlearned
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.edit import run_edit
 from worker.unlearners.gradient.loaded import sides_of
-from worker.unlearners.gradient.method import Method, Prepared, Reads, Task
+from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Side, Sides
 from worker.unlearners.gradient.runner import CourseDiverged, run_course
 from worker.unlearners.gradient.saving import CourseSaver
@@ -119,8 +119,8 @@ class _Treated:
         try:
             prepared = self.method.prepare(Task(net, given, num_classes, seed), settings)
             figures = self._work(prepared, given, seed=seed)
-        except CourseDiverged as diverged:
-            raise GateFailed(f"shard {self.shard}: {diverged}") from diverged
+        except (CourseDiverged, MethodDoesNotFit) as refused:
+            raise GateFailed(f"shard {self.shard}: {refused}") from refused
         return prepared.finish(prepared.net), {"shard": self.shard, "seed": seed, **figures}
 
     def _work(self, prepared: Prepared, sides: Sides, *, seed: int) -> dict[str, Any]:

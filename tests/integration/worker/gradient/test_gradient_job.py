@@ -40,7 +40,7 @@ Weights = dict[str, Tensor]
 def treating(new_lab: NewLab, *, shards: int = 1, final: bool = False, **policy: object) -> Lab:
     """Return a trained model whose interim or final method is SFR-on with a few cycles."""
     own = {"final_method": "sfron", "accept_empirical": True} if final else {"interim_method": "sfron"}
-    recipe = recipe_of("mlp", "momentum", shards=shards, epochs=20)
+    recipe = recipe_of("mlp", "momentum", shards=shards, epochs=8)
     lab = new_lab(recipe, **{**own, "methods": {"sfron": QUICK}, "max_drop": 1.0, **policy})
     lab.work()
     return lab
@@ -223,6 +223,18 @@ def test_weights_that_cannot_be_used_are_refused_and_replay_follows(new_lab: New
     assert lab.audit().is_equal
 
 
+def test_a_method_that_does_not_fit_the_net_is_refused_and_replay_follows(new_lab: NewLab) -> None:
+    recipe = recipe_of("mlp", "momentum")
+    flat = recipe.model.model_copy(update={"arguments": {**recipe.model.arguments, "hidden": []}})
+    lab = new_lab(
+        recipe.model_copy(update={"model": flat}), final_method="lora_residual", accept_empirical=True
+    )
+    lab.work()
+    lab.forget(lab.families[0])
+    assert lab.versions[-1].guarantee == "exact"
+    assert lab.audit().is_equal
+
+
 def test_an_interim_job_with_unusable_weights_publishes_nothing(new_lab: NewLab) -> None:
     wild = {**QUICK, "retain": {"learning_rate": 1e30}}
     lab = treating(new_lab, methods={"sfron": wild})
@@ -241,6 +253,9 @@ def test_an_interim_job_with_unusable_weights_publishes_nothing(new_lab: NewLab)
             {"sfron": {"forget": {"learning_rate": "fast"}}},
             r"^methods\.sfron\.forget\.learning_rate: must be",
         ),
+        ({"sfron": {"preset": []}}, r"^methods\.sfron\.preset: choose one of released"),
+        ({"sfron": {"clip": 10**400}}, r"^methods\.sfron\.clip: is too large"),
+        ({"sfron": {"lift": 8.0}}, r"^methods\.sfron\.lift must lie between"),
         ({"sfron": {"preset": "best"}}, r"^methods\.sfron\.preset: choose one of released"),
         ({"magic": {}}, r"^methods: choose one of "),
     ],

@@ -13,7 +13,7 @@ from app.domain.methods import BoundaryExpandSettings
 from worker.unlearners.gradient.course import Term
 from worker.unlearners.gradient.epochs import epoch_course, forget_epoch
 from worker.unlearners.gradient.losses import Relabelled
-from worker.unlearners.gradient.method import Method, Prepared, Reads, Task
+from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Records, Side, seed_of
 from worker.unlearners.gradient.statistics import untouched
 
@@ -22,7 +22,7 @@ def prepare(task: Task, settings: BoundaryExpandSettings) -> Prepared:
     """Return epochs of [CE_f(extra class)] on the expanded copy, which loses that class at the end.
 
     Raises:
-        ValueError: the net does not end in a linear layer with one output a class.
+        MethodDoesNotFit: the net does not end in a linear layer with one output a class.
     """
     records, num_classes = task.sides[Side.FORGET], task.num_classes
     net = expanded(task.net, num_classes=num_classes, seed=seed_of(task.seed, "extra class"))
@@ -64,7 +64,7 @@ def pruned(net: nn.Module, *, num_classes: int) -> nn.Module:
 def _head(net: nn.Module, *, num_outputs: int) -> nn.Linear:
     heads = [m for m in net.modules() if isinstance(m, nn.Linear) and m.out_features == num_outputs]
     if not heads:
-        raise ValueError(f"the net has no linear layer with {num_outputs} outputs to expand")
+        raise MethodDoesNotFit(f"the net has no linear layer with {num_outputs} outputs to expand")
     return heads[-1]
 
 
@@ -72,7 +72,7 @@ def _check(net: nn.Module, records: Records, *, num_classes: int) -> None:
     with untouched(net), torch.no_grad():
         logits_1K: torch.Tensor = net(records.inputs(torch.arange(1)))
     if logits_1K.shape != (1, num_classes):
-        raise ValueError("the last linear layer of the net is not what it answers with")
+        raise MethodDoesNotFit("the last linear layer of the net is not what it answers with")
 
 
 BOUNDARY_EXPAND = Method(

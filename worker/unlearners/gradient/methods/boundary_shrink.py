@@ -13,7 +13,7 @@ from app.domain.methods import BoundaryShrinkSettings
 from worker.unlearners.gradient.course import Term
 from worker.unlearners.gradient.epochs import epoch_course, forget_epoch
 from worker.unlearners.gradient.losses import CrossEntropy, Relabelled, widened
-from worker.unlearners.gradient.method import Method, Prepared, Reads, Task
+from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Records, Side, chunks
 from worker.unlearners.gradient.statistics import untouched
 
@@ -33,7 +33,7 @@ def labels_across(net: nn.Module, records: Records, *, step: float) -> Tensor:
     The step is a share of the range of these inputs, channel by channel, and does not leave it.
 
     Raises:
-        ValueError: the inputs are not real numbers, so they have no gradient.
+        MethodDoesNotFit: the inputs are not real numbers, so they have no gradient.
     """
     low, high = input_range(records)
     found = []
@@ -52,7 +52,7 @@ def input_range(records: Records) -> tuple[Tensor, Tensor]:
     """Return the least and the largest input of each channel, (1, C, 1, ...)."""
     inputs = records.inputs(torch.arange(len(records)))
     if not inputs.is_floating_point():
-        raise ValueError(f"the inputs must be real numbers to have a gradient, not {inputs.dtype}")
+        raise MethodDoesNotFit(f"the inputs must be real numbers to have a gradient, not {inputs.dtype}")
     others = [dim for dim in range(inputs.ndim) if dim != 1]
     return inputs.amin(others, keepdim=True), inputs.amax(others, keepdim=True)
 

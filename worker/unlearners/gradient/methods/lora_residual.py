@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 from app.domain.methods import LoraResidualSettings
 from worker.unlearners.gradient.course import Course, Mode, Phase, Term
 from worker.unlearners.gradient.losses import Forward
-from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, optimizer_of
+from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task, optimizer_of
 from worker.unlearners.gradient.records import Records, Side, chunks, seed_of
 from worker.unlearners.gradient.stopping import looks_unseen
 
@@ -90,12 +90,12 @@ def adapted(net: nn.Module, settings: LoraResidualSettings, *, seed: int) -> nn.
     """Return a copy with frozen weights, and an adapter on each layer before the last.
 
     Raises:
-        ValueError: no layer stands before the last linear one.
+        MethodDoesNotFit: no layer stands before the last linear one.
     """
     made = copy.deepcopy(net).requires_grad_(False)
     before = _names(made)[:-1]
     if not before:
-        raise ValueError("the net has no features: it needs a layer before its last linear one")
+        raise MethodDoesNotFit("the net has no features: it needs a layer before its last linear one")
     for name in before:
         layer, weight = made.get_submodule(name), made.get_parameter(f"{name}.weight")
         own_seed = seed_of(seed, "lora", name)

@@ -151,6 +151,11 @@ def test_a_loss_without_targets_does_not_ask_for_them(loss: Loss) -> None:
     loss.aims(Unlabelled(), torch.arange(NUM), LOGITS)
 
 
+def test_other_labels_follow_the_inputs_to_their_device() -> None:
+    aims = Relabelled(OTHERS).aims(RECORDS, torch.arange(2), torch.empty(2, K, device="meta"))
+    assert aims.device.type == "meta"
+
+
 def test_half_precision_logits_are_widened_before_the_loss() -> None:
     logits = torch.tensor([[20.0, 0.0, 0.0, 0.0]], dtype=torch.bfloat16)
     loss = CrossEntropy()(lambda inputs: inputs, logits, torch.tensor([1]))

@@ -1,5 +1,8 @@
 """Statistics over single records against a loop over them, and what they leave alone."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +10,13 @@ from torch import Tensor, nn
 from tests.support.gradient import blobs, small_net
 from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.records import TensorRecords
-from worker.unlearners.gradient.statistics import mean_gradient, mean_squares, record_gradients
+from worker.unlearners.gradient.statistics import (
+    Weights,
+    batch_squares,
+    mean_gradient,
+    mean_squares,
+    record_gradients,
+)
 
 RECORDS = blobs(30)
 LOSS = CrossEntropy()
@@ -81,6 +90,26 @@ def test_weights_buffers_gradients_random_state_and_mode_are_untouched() -> None
     assert all(map(torch.equal, gradients, (p.grad for p in net.parameters() if p.grad is not None)))
     assert [m.training for m in net.modules()] == modes
     assert torch.equal(torch.get_rng_state(), drawn)
+
+
+class TwoHeads(nn.Module):
+    """Answers with one of two heads; the other is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the used head's logits."""
+        answer: Tensor = self.used(inputs)
+        return answer
+
+
+@pytest.mark.parametrize("measure", [mean_gradient, mean_squares, partial(batch_squares, batch=8)])
+def test_a_weight_that_the_answer_does_not_depend_on_has_zeros(measure: Callable[..., Weights]) -> None:
+    found = measure(TwoHeads(), LOSS, RECORDS)
+    assert not found["idle.weight"].any()
+    assert found["used.weight"].all()
 
 
 def test_gradients_of_single_records_have_their_own_dimension() -> None:
