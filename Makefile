@@ -48,7 +48,7 @@ bench-stitch: $(STAMP)
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.render
 
-# Three quarters of an hour on one core; every gradient method with its defaults.
+# A quarter of an hour on one core; every gradient method with its defaults.
 bench-gradient: $(STAMP)
 	$(BIN)/python -m benchmarks.gradient
 	$(BIN)/python -m benchmarks.render

@@ -22,6 +22,7 @@ from worker.training.optimizers import build_optimizer
 from worker.unlearners.gradient.course import Course, Gradients, Mode, Phase, Term
 from worker.unlearners.gradient.diagnostics import Diagnostics, StepFigures, effective_records, norm
 from worker.unlearners.gradient.masks import drift_outside, mask_gradients, masked_step
+from worker.unlearners.gradient.moving import moving
 from worker.unlearners.gradient.records import Side, Sides, Stream, seed_of
 
 NORM_LAYERS = nn.modules.batchnorm._NormBase
@@ -49,7 +50,7 @@ AfterCycle = Callable[[CourseState], None]
 
 def begin(net: nn.Module, course: Course) -> CourseState:
     """Return the state before the first cycle; the net is changed in place from then on."""
-    parameters = [parameter for _, parameter in _moving(net)]
+    parameters = [parameter for _, parameter in moving(net)]
     optimizers = {name: build_optimizer(part, parameters) for name, part in course.optimizers.items()}
     return CourseState(net=net, optimizers=optimizers)
 
@@ -120,7 +121,7 @@ class _Run:
         is_forgetting = _forgets(phase)
         state.diagnostics.add(StepFigures(phase.name, loss, size, is_clipped, is_forgetting, num, effective))
         if phase.is_masked:
-            masked_step(optimizer, dict(_moving(state.net)), self._mask(phase))
+            masked_step(optimizer, dict(moving(state.net)), self._mask(phase))
         else:
             optimizer.step()
 
@@ -187,26 +188,22 @@ def _streams(course: Course, sides: Sides, *, seed: int) -> dict[Side, Stream]:
     }
 
 
-def _moving(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad)
-
-
 def _gradients(net: nn.Module) -> Gradients:
     """Return the gradients themselves; a parameter that the loss does not reach gets zeros."""
-    for _, parameter in _moving(net):
+    for _, parameter in moving(net):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    return {name: parameter.grad for name, parameter in _moving(net) if parameter.grad is not None}
+    return {name: parameter.grad for name, parameter in moving(net) if parameter.grad is not None}
 
 
 def _copies(net: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in _moving(net)}
+    return {name: parameter.detach().clone() for name, parameter in moving(net)}
 
 
 def _slow(net: nn.Module, anchor: Mapping[str, Tensor], *, rate: float) -> None:
     """theta <- anchor + rate (theta - anchor)."""
     with torch.no_grad():
-        for name, parameter in _moving(net):
+        for name, parameter in moving(net):
             parameter.copy_(anchor[name] + rate * (parameter - anchor[name]))
 
 

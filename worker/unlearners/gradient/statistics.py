@@ -19,6 +19,7 @@ from torch.func import functional_call, grad, vmap
 
 from worker.unlearners.gradient.layers import are_layers_enough, layer_squares
 from worker.unlearners.gradient.losses import Loss
+from worker.unlearners.gradient.moving import moving
 from worker.unlearners.gradient.records import Records, chunks
 
 Weights = dict[str, Tensor]
@@ -99,7 +100,7 @@ def batch_squares(net: nn.Module, loss: Loss, records: Records, *, batch: int) -
 def record_gradients(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
     """Return the gradient of each record's loss by weight, (B, *shape)."""
     frozen = dict(net.state_dict().items())
-    theta = {name: parameter.detach() for name, parameter in _moving(net)}
+    theta = {name: parameter.detach() for name, parameter in moving(net)}
 
     def loss_of(moving: Weights, one_input: Tensor, one_aim: Tensor) -> Tensor:
         def forward(inputs_B: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def _gradient(net: nn.Module, loss: Loss, records: Records, indices_B: Tensor) -
     """Return the gradient of the sum of some records' losses."""
     inputs = records.inputs(indices_B)
     aims = loss.aims(records, indices_B, inputs)
-    parameters = dict(_moving(net))
+    parameters = dict(moving(net))
     # A weight that the answer does not depend on has a gradient of zero.
     total = loss(net, inputs, aims).sum()
     sums = torch.autograd.grad(total, list(parameters.values()), materialize_grads=True)
@@ -138,7 +139,3 @@ def untouched(net: nn.Module) -> Iterator[None]:
             module.training = was_training
         for parameter, gradient in held.items():
             parameter.grad = gradient
-
-
-def _moving(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((name, parameter) for name, parameter in net.named_parameters() if parameter.requires_grad)

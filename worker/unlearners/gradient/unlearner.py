@@ -83,7 +83,7 @@ class Gradient:
                 net, figures = _Treated(self.method, context, scope, shard).run(net, touched[shard])
                 state.net.load_state_dict(net.state_dict())
                 shown.append(figures)
-            blobs.append(put_blob_of(context, pack_state(state)))
+            blobs.append(_put(context, pack_state(state)))
         num_records = sum(sum(figures["num_records"].values()) for figures in shown)
         return Unlearned(
             constituents=blobs,
@@ -143,7 +143,7 @@ class _Treated:
         return int(digest_json(parts)[:13], 16)  # 52 bits, which JSON holds exactly
 
 
-def put_blob_of(context: JobContext, data: bytes) -> Digest:
+def _put(context: JobContext, data: bytes) -> Digest:
     """Store bytes that the job needs. No checkpoint's row: nothing resumes from a treated state."""
     own = context.installation
     return put_blob(own.sessions, data, claim=context.claim, store=own.store)
