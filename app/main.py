@@ -13,7 +13,7 @@ from typing import Any
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 
-from app.api import deletions, health, models
+from app.api import class_deletions, deletions, health, models, rectifications
 from app.api.deps import Context
 from app.api.errors import add_error_handlers, problem_schemas
 from app.api.middleware import BodyLimit, RequestContext
@@ -88,7 +88,7 @@ def _assemble(context: Context | None, *, max_body_bytes: int) -> FastAPI:
         redirect_slashes=False, docs_url=None, redoc_url=None, lifespan=_lifespan,
     )  # fmt: skip
     app.state.context = context
-    for part in (deletions, models, health):
+    for part in (deletions, class_deletions, rectifications, models, health):
         app.include_router(part.router)
     add_error_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=max_body_bytes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from app.db.jobs import job_by_id
-from app.db.records import forgotten_records, retained_records
+from app.db.records import corrected_records, forgotten_records, retained_records
 from app.db.session import reading
 from app.db.tables import Dataset, Model
 from app.domain.errors import HandedOver
@@ -90,9 +90,9 @@ class JobContext:
             factory_digest=factory_digest(self.recipe),
         )
 
-    @cached_property
+    @property
     def data_file(self) -> DataFile:
-        """The records' bytes."""
+        """The records' bytes, mapped anew: corrected records are appended while jobs run."""
         folder = self.installation.settings.data_folder
         return open_data_file(folder, self.model.row.dataset_id, layout=self.model.layout)
 
@@ -112,6 +112,11 @@ class JobContext:
         """Return the records with tombstones in (above, covers] that are not erased yet."""
         with reading(self.installation.sessions) as session:
             return table_from_rows(forgotten_records(session, self.model.row, above=above, covers=covers))
+
+    def corrected(self, *, above: int, covers: int) -> RecordTable:
+        """Return the retained records that took the places of those with tombstones in (above, covers]."""
+        with reading(self.installation.sessions) as session:
+            return table_from_rows(corrected_records(session, self.model.row, above=above, covers=covers))
 
     def loader(
         self, table: RecordTable, *, poisoned: RecordTable | None = None, reads_all: bool = True

@@ -92,7 +92,7 @@ class Housekeeper:
         """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces; scrub."""
         sessions = self._own.sessions
         self._say_alive()
-        seal_due(sessions)
+        seal_due(sessions, contents=self._own.contents)
         self._schedule()
         closed = close_ready(sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(sessions)

@@ -9,6 +9,7 @@ from app.db.session import Sessions, open_engine, open_sessions
 from app.keyring import Keyring, load_keyring
 from app.settings import Settings
 from models_store.blobs import BlobStore, open_store
+from worker.data.contents import FileContents
 from worker.data.erasure import Eraser
 
 
@@ -26,6 +27,11 @@ class Installation:
     def erase(self) -> Eraser:
         """Zeroes rows in this installation's data files."""
         return Eraser(self.settings.data_folder)
+
+    @property
+    def contents(self) -> FileContents:
+        """Reads labels and writes corrected records in this installation's data files."""
+        return FileContents(self.settings.data_folder)
 
 
 def open_installation(

@@ -98,6 +98,7 @@ def allowed(scope: Scope) -> Callable[..., Awaitable[Knock]]:
 Creates = Annotated[Caller, Depends(allowed(Scope.DELETIONS_CREATE))]
 ReadsDeletions = Annotated[Caller, Depends(allowed(Scope.DELETIONS_READ))]
 CancelsDeletions = Annotated[Caller, Depends(allowed(Scope.DELETIONS_CANCEL))]
+CorrectsRecords = Annotated[Caller, Depends(allowed(Scope.RECORDS_CORRECT))]
 Administers = Annotated[Caller, Depends(allowed(Scope.ADMIN))]
 ReadsVersions = Annotated[Caller, Depends(allowed(Scope.VERSIONS_READ))]
 MovesAliases = Annotated[Caller, Depends(allowed(Scope.ALIASES_WRITE))]

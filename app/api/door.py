@@ -1,15 +1,22 @@
 """The door: raw subject and record ids become keyed hashes here and go no further."""
 
 import secrets
+from collections.abc import Mapping
+
+from pydantic import BaseModel
 
 from app.api.deps import Context
-from app.api.schemas import DeletionIn
+from app.api.schemas import ChangesIn, ClassDeletionIn, DeletionIn, RectificationIn
+from app.domain.changes import Changes
+from app.domain.status import RequestKind
 from app.domain.terms import DatasetId, Submission, TenantName
 from app.keyring import Keyring, commitment
 from app.services.submit import Idempotency, dataset_names
 from models_store.manifest import canonical_json
 
 NONCE_BYTES = 32
+# In the place of a subject type: nobody's, so that no person can be taken for a class.
+CLASS = "class"
 
 
 def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> Submission:
@@ -29,7 +36,50 @@ def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> 
     )
 
 
-def idempotency_of(key: str | None, body: DeletionIn, *, keyring: Keyring) -> Idempotency | None:
+def class_deletion_of(body: ClassDeletionIn) -> Submission:
+    """Return what is asked for; the commitment is to ``model/label``, of the subject type ``class``."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return Submission(
+        subject_refs=(),
+        subject_type=CLASS,
+        commitment=commitment(nonce, f"{body.model}/{body.label}", subject_type=CLASS),
+        nonce=nonce,
+        models=(body.model,),
+        due_at=None if body.due_at is None else body.due_at.timestamp(),
+        reason_code=body.reason_code,
+        request_uuid=body.request_id,
+        kind=RequestKind.CLASS_DELETION,
+        asked={"label": body.label},
+    )
+
+
+def changes_of(body: ChangesIn) -> Changes:
+    """Return the changes as the domain checks them."""
+    return Changes(label=body.label, features=body.features or {})
+
+
+def rectification_of(
+    body: RectificationIn, *, datasets: Mapping[DatasetId, str], keyring: Keyring
+) -> Submission:
+    """Return what is asked for, with hashes instead of ids; ``datasets`` are the names by id."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return Submission(
+        subject_refs=keyring.subject_refs(body.subject_id, subject_type=body.subject_type),
+        subject_type=body.subject_type,
+        commitment=commitment(nonce, body.subject_id, subject_type=body.subject_type),
+        nonce=nonce,
+        record_refs={
+            dataset: keyring.record_refs(body.record_id, dataset=name) for dataset, name in datasets.items()
+        },
+        due_at=None if body.due_at is None else body.due_at.timestamp(),
+        reason_code=body.reason_code,
+        request_uuid=body.request_id,
+        kind=RequestKind.RECTIFICATION,
+        asked=changes_of(body.changes).to_json(),
+    )
+
+
+def idempotency_of(key: str | None, body: BaseModel, *, keyring: Keyring) -> Idempotency | None:
     """Return the keyed hashes of an Idempotency-Key and of the parsed body; None without a key."""
     if key is None:
         return None

@@ -48,6 +48,7 @@ ANSWERS: dict[type[errors.ExpungeError], Answer] = {
     errors.ReceiptNotReady: Answer(404, "receipt-not-ready", "There is no receipt yet"),
     errors.Refused: Answer(409, "refused", "A rule forbids it"),
     errors.UnknownModels: Answer(422, "unknown-model", "A named model does not exist"),
+    errors.DoesNotFit: Answer(422, "does-not-fit", "What is asked for does not fit"),
     errors.IdempotencyKeyReused: Answer(422, "idempotency-key-reused", "The same key came with another body"),
     errors.DueDatePassed: Answer(422, "due-date-passed", "The due date lies in the past"),
     errors.InvalidCursor: Answer(400, "invalid-page", "The page token is not valid"),
@@ -159,6 +160,8 @@ def _complaints_of(error: Exception) -> list[Complaint]:
     match error:
         case errors.UnknownModels():
             return [{"pointer": f"#/models/{place}", "detail": "no such model"} for place in error.positions]
+        case errors.DoesNotFit():
+            return [{"pointer": f"#{pointer}", "detail": reason} for pointer, reason in error.misfits]
         case errors.DueDatePassed():
             return [{"pointer": "#/due_at", "detail": str(error)}]
         case _:

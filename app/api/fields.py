@@ -6,6 +6,7 @@ Never: a message that repeats what was sent; a body may hold a subject id in any
 import re
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Annotated
 from uuid import UUID
 
@@ -15,6 +16,8 @@ from app.keyring import normalised
 
 LONGEST_SUBJECT_ID = 512
 UUID_LENGTH = 36
+MOST_FEATURES = 1000
+LARGEST_WHOLE = 2**53
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d.*")
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2500, 1, 1, tzinfo=UTC)
 
@@ -63,6 +66,18 @@ def _base64url(value: object) -> object:
     return urlsafe_b64encode(value).rstrip(b"=").decode() if isinstance(value, bytes) else value
 
 
+def _numbers_by_name(value: object) -> object:
+    # Checked as a whole: the place of a mistake would otherwise repeat a name that was sent.
+    if not isinstance(value, dict) or not 1 <= len(value) <= MOST_FEATURES:
+        raise ValueError(f"must be an object with 1 to {MOST_FEATURES} numbers")
+    for number in value.values():
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise ValueError("every value must be a finite number")
+        if isinstance(number, int) and abs(number) > LARGEST_WHOLE:
+            raise ValueError(f"whole numbers beyond {LARGEST_WHOLE} cannot be told apart")
+    return value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_encodable)]
 RecordId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_encodable)]
 TimeIn = Annotated[AwareDatetime, BeforeValidator(_iso_text), AfterValidator(_within_calendar)]
@@ -74,6 +89,7 @@ SubjectId = Annotated[
     AfterValidator(_checked_subject_id),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST_SUBJECT_ID}),
 ]
+NumbersByName = Annotated[dict[str, float], BeforeValidator(_numbers_by_name)]
 RequestUuid = Annotated[
     str, AfterValidator(_lower_uuid), WithJsonSchema({"type": "string", "format": "uuid"})
 ]

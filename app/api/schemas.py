@@ -2,11 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from app.api.fields import Base64Url, Name, RecordId, RequestUuid, SubjectId, TimeIn, TimeOut
+from app.api.fields import (
+    Base64Url,
+    Name,
+    NumbersByName,
+    RecordId,
+    RequestUuid,
+    SubjectId,
+    TimeIn,
+    TimeOut,
+)
 from app.db.requests import Filters
-from app.domain.status import Guarantee, Outcome, RequestStatus, TargetStatus
+from app.domain.status import Guarantee, Outcome, RequestKind, RequestStatus, TargetStatus
 
 _POST_EXAMPLE: dict[str, JsonValue] = {
     "subject_id": "customer-4711",
@@ -44,6 +53,49 @@ class DeletionIn(_In):
     due_at: TimeIn | None = Field(default=None, description="Default: 30 days from now.")
     reason_code: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,64}$")
     request_id: RequestUuid | None = Field(default=None, description="The caller's own id for this request.")
+
+
+_ReasonCode = Annotated[str | None, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+_DueAt = Annotated[TimeIn | None, Field(description="Default: 30 days from now.")]
+
+
+class ClassDeletionIn(_In):
+    """A class that an admin wants a model to forget."""
+
+    model: Name
+    label: int = Field(ge=0, lt=2**31, strict=True, description="The class; its records stay in the dataset.")
+    due_at: _DueAt = None
+    reason_code: _ReasonCode = None
+    request_id: RequestUuid | None = None
+
+
+class ChangesIn(_In):
+    """The true content: what is not named stays as it is."""
+
+    label: int | None = Field(default=None, ge=0, lt=2**31, strict=True)
+    features: NumbersByName | None = Field(
+        default=None,
+        description="Numbers by the name of their column, or by index from 0 where the source had no names.",
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "ChangesIn":
+        if self.label is None and self.features is None:
+            raise ValueError("name a label, features, or both")
+        return self
+
+
+class RectificationIn(_In):
+    """A record whose content is wrong, and what is true instead."""
+
+    subject_id: SubjectId
+    subject_type: str = Field(default="person", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    record_id: RecordId = Field(description="One record of the subject; anybody else's is not touched.")
+    changes: ChangesIn
+    dataset: Name | None = Field(default=None, description="Needed where datasets differ in their columns.")
+    due_at: _DueAt = None
+    reason_code: _ReasonCode = None
+    request_id: RequestUuid | None = None
 
 
 class DeletionsQuery(_In):
@@ -91,6 +143,7 @@ class DeletionOut(_Out):
     """Where a request stands, the same for a subject that a model held and for one that none did."""
 
     id: str
+    kind: RequestKind
     status: RequestStatus
     posted_at: TimeOut
     due_at: TimeOut
@@ -102,6 +155,14 @@ class DeletionOut(_Out):
     targets: list[TargetOut]
 
 
+class PredictedOut(_Out):
+    """What a job was expected to cost when it began, or when a request joined it."""
+
+    num_blocks: int = Field(description="Blocks that are trained again, of num_all_blocks.")
+    num_all_blocks: int
+    seconds: float | None
+
+
 class JobOut(_Out):
     """What a worker is doing about a target."""
 
@@ -111,6 +172,7 @@ class JobOut(_Out):
     step: str
     num_attempts: int
     progress: dict[str, Any]
+    predicted: PredictedOut | None = Field(description="What the planner foresaw; null before it looked.")
     error: str | None
     refused: list[dict[str, Any]] = Field(
         description="Attempts of an empirical method that a gate refused: method, problem, checks."
@@ -151,6 +213,10 @@ class AdminTargetOut(TargetOut):
 class AdminDeletionOut(DeletionOut):
     """Where a request really stands, for admins."""
 
+    asked: dict[str, Any] | None = Field(
+        description="What a class deletion or a rectification asks for; a rectification's is destroyed when "
+        "it ends."
+    )
     targets: list[AdminTargetOut]  # type: ignore[assignment]  # a narrower answer, never assigned to
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, null, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, insert, null, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Dataset, Model, Placement, Record, Tombstone
@@ -52,6 +52,41 @@ def rows_of_subject(
     return list(session.scalars(query.order_by(Record.row)))
 
 
+def rows_in(session: Session, dataset_id: str, rows: Sequence[int]) -> list[int]:
+    """Return which of these rows of a dataset are still there, in order."""
+    found: list[int] = []
+    for part in in_batches(rows):
+        query = select(Record.row).where(Record.dataset_id == dataset_id, Record.row.in_(part))
+        found += session.scalars(query)
+    return sorted(found)
+
+
+def lock_dataset(session: Session, dataset_id: str) -> Dataset:
+    """Return a dataset and keep others from adding a row to it until the transaction ends."""
+    query = select(Dataset).where(Dataset.id == dataset_id).with_for_update(key_share=True)
+    return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def add_corrected(
+    session: Session, dataset_id: str, *, before: int, after: int, salt: bytes, content_digest: bytes
+) -> None:
+    """Store the record at row ``before`` once more at row ``after``, with other content and a fresh salt."""
+    own = session.get_one(Record, (dataset_id, before))
+    kept = {column.key: getattr(own, column.key) for column in own.__table__.columns}
+    changed = {"row": after, "salt": salt, "content_digest": content_digest}
+    session.execute(insert(Record).values({**kept, **changed}))
+
+
+def place_as(session: Session, model_id: str, *, row: int, like: int) -> None:
+    """Put a row where the plan of a model has another; nothing is done where either is settled already."""
+    if session.get(Placement, (model_id, row)) is not None:
+        return
+    own = session.get(Placement, (model_id, like))
+    if own is not None:
+        session.add(Placement(model_id=model_id, row=row, shard=own.shard, block=own.block, token=own.token))
+        session.flush()
+
+
 def placements_of(session: Session, model_id: str, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return (shard, block) by row; held-out records have no place."""
     found: dict[int, tuple[int, int]] = {}
@@ -92,15 +127,28 @@ def marks_of(session: Session, model_id: str, *, above: int = 0, through: int | 
 def retained_records(session: Session, model: Model, *, covers: int) -> Sequence[Any]:
     """Return the records a run with ``n = covers`` may train on or test on, in row order.
 
+    A corrected content is there from the number on that tombstones the one before it.
+
     Each has row, record_ref, subject_ref, salt, content_digest, is_held_out and, for training records,
     shard, block and token.
     """
-    return session.execute(_records(model).where(~_is_forgotten(model, above=0, covers=covers))).all()
+    is_retained = ~_is_forgotten(model, above=0, covers=covers), ~_is_to_come(model, covers=covers)
+    return session.execute(_records(model).where(*is_retained)).all()
 
 
 def forgotten_records(session: Session, model: Model, *, above: int, covers: int) -> Sequence[Row[Any]]:
     """Return the records with a tombstone number in (above, covers] whose rows still exist."""
     return session.execute(_records(model).where(_is_forgotten(model, above=above, covers=covers))).all()
+
+
+def corrected_records(session: Session, model: Model, *, above: int, covers: int) -> Sequence[Row[Any]]:
+    """Return the retained records that take the places of others from a number in (above, covers] on."""
+    rows = select(Tombstone.replaced_by).where(
+        Tombstone.model_id == model.id, Tombstone.replaced_by.is_not(None), Tombstone.number > above,
+        Tombstone.number <= covers,
+    )  # fmt: skip
+    is_retained = Record.row.in_(rows), ~_is_forgotten(model, above=0, covers=covers)
+    return session.execute(_records(model).where(*is_retained)).all()
 
 
 def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
@@ -125,7 +173,12 @@ def delete_records(session: Session, dataset_id: str, rows: Sequence[int]) -> No
         session.execute(
             update(Tombstone)
             .where(Tombstone.model_id.in_(model_ids), Tombstone.row.in_(part))
-            .values(row=None, request_id=None)
+            .values(row=None, replaced_by=None, request_id=None)
+        )
+        session.execute(
+            update(Tombstone)
+            .where(Tombstone.model_id.in_(model_ids), Tombstone.replaced_by.in_(part))
+            .values(replaced_by=None)
         )
         session.execute(delete(Placement).where(Placement.model_id.in_(model_ids), Placement.row.in_(part)))
         session.execute(delete(Record).where(Record.dataset_id == dataset_id, Record.row.in_(part)))
@@ -150,5 +203,12 @@ def _is_forgotten(model: Model, *, above: int, covers: int) -> ColumnElement[boo
         Tombstone.row.is_not(None),
         Tombstone.number > above,
         Tombstone.number <= covers,
+    )
+    return Record.row.in_(rows)
+
+
+def _is_to_come(model: Model, *, covers: int) -> ColumnElement[bool]:
+    rows = select(Tombstone.replaced_by).where(
+        Tombstone.model_id == model.id, Tombstone.replaced_by.is_not(None), Tombstone.number > covers
     )
     return Record.row.in_(rows)

@@ -28,7 +28,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from app.db.session import epoch_now
 from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target
 from app.domain.errors import NotFound
-from app.domain.status import ENDED_TARGETS, RequestStatus, TargetStatus
+from app.domain.status import ENDED_TARGETS, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import JsonObject
 
 SEALED = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
@@ -64,6 +64,16 @@ def lock_request(session: Session, request_id: str) -> Request:
     """Lock a request row and return it fresh."""
     query = select(Request).where(Request.id == request_id).with_for_update()
     return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def labels_deleted(session: Session, model_id: str) -> set[int]:
+    """Return the labels of the classes that a model was asked to forget, sealed or completed."""
+    query = select(Request.asked).join(Target, Target.request_id == Request.id)
+    is_sealed = Request.status.in_([*SEALED, RequestStatus.COMPLETED])
+    found = session.scalars(
+        query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, is_sealed)
+    )
+    return {int(asked["label"]) for asked in found if asked is not None}
 
 
 def targets_of(session: Session, request_id: str) -> Sequence[tuple[Target, Model]]:
@@ -181,6 +191,7 @@ class Standing:
     """What a product is shown of a request: columns of its row, and the models in its scope."""
 
     id: str
+    kind: str
     status: str
     posted_at: float
     due_at: float

@@ -128,7 +128,10 @@ class Placement(Table):
 
 
 class Request(Table):
-    """A deletion request. ``subject_refs`` and ``nonce`` are destroyed at completion."""
+    """A request: to delete a subject, to delete a class, or to correct a record.
+
+    ``subject_refs``, ``nonce`` and what a rectification ``asked`` for are destroyed at completion.
+    """
 
     __tablename__ = "requests"
     __table_args__ = (
@@ -161,6 +164,10 @@ class Request(Table):
     # What was asked for under request_uuid, mixed with it; kept as long as request_uuid is.
     uuid_mac: Mapped[bytes | None]
     duplicate_of: Mapped[str | None]
+    kind: Mapped[str] = mapped_column(server_default="deletion", default="deletion")
+    # Of a class deletion {"label": n}; of a rectification the changes, and once it is sealed the rows:
+    # {"label": n, "features": {name: value}, "rows": {dataset id: [before, after]}}.
+    asked: Mapped[dict[str, Any] | None]
     subject_type: Mapped[str]
     subject_refs: Mapped[list[Any] | None]
     record_refs: Mapped[dict[str, Any] | None]
@@ -214,7 +221,9 @@ class Target(Table):
 class Tombstone(Table):
     """One record that no job reaching ``number`` may train on.
 
-    After the purge only number, shard and first position are left: ``row`` and ``request_id`` are None.
+    ``replaced_by`` is the row with the corrected content, which every job reaching ``number`` trains on in
+    the record's place, and none before. After the purge only number, shard and first position are left:
+    ``row``, ``replaced_by`` and ``request_id`` are None. A class deletion's rows stay: their bytes do too.
     """
 
     __tablename__ = "tombstones"
@@ -226,6 +235,7 @@ class Tombstone(Table):
     row: Mapped[int | None]
     shard: Mapped[int | None]
     position: Mapped[int | None]
+    replaced_by: Mapped[int | None]
 
 
 class Job(Table):

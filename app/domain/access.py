@@ -13,6 +13,7 @@ class Scope(StrEnum):
     DELETIONS_CREATE = "deletions:create"
     DELETIONS_READ = "deletions:read"
     DELETIONS_CANCEL = "deletions:cancel"
+    RECORDS_CORRECT = "records:correct"
     VERSIONS_READ = "versions:read"
     ALIASES_WRITE = "aliases:write"
     ADMIN = "admin"

@@ -5,6 +5,7 @@
     │   └── ReceiptNotReady
     ├── Refused             well-formed, but a rule says no
     │   ├── UnknownModels
+    │   ├── DoesNotFit
     │   ├── IdempotencyKeyReused
     │   ├── InvalidCursor
     │   ├── IllegalMove
@@ -59,6 +60,14 @@ class UnknownModels(Refused):
     def __init__(self, positions: list[int]) -> None:
         super().__init__("the request names a model that does not exist")
         self.positions = positions
+
+
+class DoesNotFit(Refused):
+    """What is asked for does not fit the model or the dataset; ``misfits`` are JSON pointers with reasons."""
+
+    def __init__(self, misfits: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(reason for _, reason in misfits))
+        self.misfits = misfits
 
 
 class IdempotencyKeyReused(Refused):

@@ -9,8 +9,16 @@ from enum import StrEnum
 from app.domain.errors import IllegalMove
 
 
+class RequestKind(StrEnum):
+    """What a request asks for: forget a subject, forget a class, or learn a record's content anew."""
+
+    DELETION = "deletion"
+    CLASS_DELETION = "class_deletion"
+    RECTIFICATION = "rectification"
+
+
 class RequestStatus(StrEnum):
-    """Where a deletion request stands."""
+    """Where a request stands."""
 
     RECEIVED = "received"
     SCHEDULED = "scheduled"

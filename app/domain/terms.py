@@ -7,7 +7,7 @@ Times are UTC, in seconds since the epoch, read from the database's clock.
 from dataclasses import dataclass
 from typing import NewType
 
-from app.domain.status import JobKind, JobStatus
+from app.domain.status import JobKind, JobStatus, RequestKind
 
 TenantName = NewType("TenantName", str)
 RequestId = NewType("RequestId", str)
@@ -60,6 +60,9 @@ class Submission:
     ``subject_refs`` holds one 32-byte hash for each live key, the primary first; ``record_refs`` narrows to
     records of that subject, one list for each dataset; None means all of them. ``suppression_refs`` name
     the same records in whatever dataset they may be imported with later.
+
+    A class deletion has no subject; ``asked`` is ``{"label": n}``. A rectification has one record, named in
+    each dataset in its scope; ``asked`` is its changes, and it waits for an admin whatever the policies say.
     """
 
     subject_refs: tuple[bytes, ...]
@@ -72,3 +75,5 @@ class Submission:
     due_at: float | None = None
     reason_code: str | None = None
     request_uuid: str | None = None
+    kind: RequestKind = RequestKind.DELETION
+    asked: JsonObject | None = None

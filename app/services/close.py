@@ -16,17 +16,18 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import active_job, now, running_jobs
 from app.db.models import alias_version, methods_that_treated, models_on
-from app.db.records import delete_records, rows_of_subject, tombstone_numbers
+from app.db.records import delete_records, tombstone_numbers
 from app.db.requests import finished_through, lock_request, receipt_of, requests_to_close, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Job, Model, Receipt, Request, Target
 from app.domain.receipts import ModelFacts, RequestFacts, full_statement, product_statement
 from app.domain.scheduling import visible_at
-from app.domain.status import ENDED_TARGETS, JobKind, Outcome, RequestStatus, TargetStatus
+from app.domain.status import ENDED_TARGETS, JobKind, Outcome, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import DatasetId, JsonObject
 from app.keyring import Keyring
 from app.services.events import append_event, chain_head
 from app.services.move_target import move_target
+from app.services.numbering import rows_of_request
 from app.services.publish import version_findings
 from app.services.queue_job import STEPS_AFTER_THE_WORK, policy_of
 from app.services.seal import seal_late_targets
@@ -117,7 +118,7 @@ def _is_being_read(session: Session, request: Request, *, model: Model) -> bool:
     target is not done, unless an empirical method was accepted for it before. An interim job reads its forget
     set: what was not settled exactly before it.
     """
-    rows = _rows_of(session, request, dataset_id=model.dataset_id)
+    rows = rows_of_request(session, request, dataset_id=model.dataset_id)
     numbers = tombstone_numbers(session, model.id, rows).values()
     for job in running_jobs(session, model.id):
         scope = job.outputs.get("prepare", {}).get("scope")
@@ -137,14 +138,6 @@ def _reads(job: Job, scope: JsonObject, number: int) -> bool:
     return number > covers or settled < number <= int(str(scope.get("base_covers", settled)))
 
 
-def _rows_of(session: Session, request: Request, *, dataset_id: str) -> list[int]:
-    """Return where the records that a request means lie in a dataset."""
-    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
-    narrowed = request.record_refs
-    record_refs = None if narrowed is None else [bytes.fromhex(ref) for ref in narrowed.get(dataset_id, [])]
-    return rows_of_subject(session, dataset_id, subject_refs=refs, record_refs=record_refs)
-
-
 def _datasets(
     session: Session, request: Request, targets: Sequence[tuple[Target, Model]]
 ) -> Sequence[Dataset]:
@@ -157,7 +150,7 @@ def _datasets(
 
 def _planned_erasure(session: Session, request: Request, *, dataset: Dataset) -> _Erasure:
     """Say which records of a dataset nobody uses any more, and who uses the others."""
-    rows = _rows_of(session, request, dataset_id=dataset.id)
+    rows = rows_of_request(session, request, dataset_id=dataset.id)
     if not rows:
         return _Erasure(dataset=dataset, erased=[], used_by=[])
     users = {model.name: _rows_in_use(session, model, rows) for model in models_on(session, dataset.id)}
@@ -224,6 +217,8 @@ def _complete(
         posted_at=request.posted_at,
         due_at=request.due_at,
         event_head=chain_head(session, request.id),
+        kind=RequestKind(request.kind),
+        label=_label_of(request),
     )
     product = product_statement(
         facts,
@@ -253,7 +248,14 @@ def _complete(
     request.completed_at = completed_at
     # From now on the suppression is the only place that keeps the hash of the subject id.
     request.subject_refs, request.record_refs = None, None
+    if request.kind == RequestKind.RECTIFICATION:
+        request.asked = None
     append_event(session, request.id, "completed")
+
+
+def _label_of(request: Request) -> int | None:
+    is_class = request.kind == RequestKind.CLASS_DELETION
+    return int((request.asked or {})["label"]) if is_class else None
 
 
 def _accepted_methods(session: Session, model: Model) -> list[str]:

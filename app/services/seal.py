@@ -1,51 +1,66 @@
-"""Seal received requests: resolve the records, number the tombstones, queue the jobs.
+"""Seal received requests: number the tombstones, queue the jobs.
 
 A sealed request cannot be cancelled. Numbers are given under the model row's lock, several models in id
 order, never by a database sequence: whoever sees number n sees all below.
 """
 
-from dataclasses import dataclass
-
+import structlog
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
 from app.db.jobs import now
 from app.db.models import all_models, lock_models
-from app.db.records import placements_of, rows_of_subject, tombstone_numbers
 from app.db.requests import lock_request, requests_to_seal, targets_of
 from app.db.session import Sessions, reading, writing
-from app.db.tables import Model, Request, Target, Tombstone
-from app.domain.status import Outcome, RequestStatus, TargetStatus
+from app.db.tables import Model, Request, Target
+from app.domain.status import Outcome, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import JobId
+from app.services.contents import Contents
 from app.services.events import append_event
 from app.services.move_target import move_target
+from app.services.numbering import NeedsContents, number_records
 from app.services.queue_job import queue_deletion_jobs
+from app.services.rewriting import rewrite_records
 from app.services.workers import announce
 
-
-@dataclass(frozen=True)
-class _Held:
-    """What a model holds of the subject: rows in order, and the highest tombstone number among them."""
-
-    rows: list[int]
-    through: int | None
+_log = structlog.get_logger()
 
 
-def seal_due(sessions: Sessions) -> list[JobId]:
-    """Seal every request whose grace has ended and announce the jobs that were queued."""
+def seal_due(sessions: Sessions, *, contents: Contents | None = None) -> list[JobId]:
+    """Seal every request whose grace has ended and announce the jobs that were queued.
+
+    Without ``contents`` class deletions and rectifications are left to a process that has them.
+    """
     with reading(sessions) as session:
         due = requests_to_seal(session, now=now(session))
-    jobs = [job_id for request_id in due for job_id in seal(sessions, request_id)]
+    jobs: list[JobId] = []
+    for request_id in due:
+        try:
+            jobs += seal(sessions, request_id, contents=contents)
+        except NeedsContents:
+            continue
+        except (OSError, ValueError) as error:
+            # A data file that cannot be used keeps its own requests waiting, and no others.
+            _log.error("request_not_sealed", request=request_id, error=str(error))
     announce(sessions, jobs)
     return jobs
 
 
-def seal(sessions: Sessions, request_id: str) -> list[JobId]:
-    """Seal one request and return the jobs queued for it; sealing twice does nothing."""
+def seal(sessions: Sessions, request_id: str, *, contents: Contents | None = None) -> list[JobId]:
+    """Seal one request and return the jobs queued for it; sealing twice does nothing.
+
+    Raises:
+        NeedsContents: its kind needs the bytes of records, and there are none here.
+        ValueError, OSError: a data file cannot be used; nothing is stored.
+    """
     with writing(sessions) as session:
         request = lock_request(session, request_id)
         if request.status != RequestStatus.RECEIVED:
             return []
+        if request.kind == RequestKind.RECTIFICATION:
+            if contents is None:
+                raise NeedsContents
+            rewrite_records(session, request, contents=contents)
         for model in _unknown_models(session, request):
             _add_late_target(session, request, model=model)
         targets = targets_of(session, request_id)
@@ -53,7 +68,10 @@ def seal(sessions: Sessions, request_id: str) -> list[JobId]:
         request.status = RequestStatus.SCHEDULED
         request.sealed_at = now(session)
         append_event(session, request.id, "scheduled")
-        jobs = [seal_target(session, request, target=target, model=model) for target, model in targets]
+        jobs = [
+            seal_target(session, request, target=target, model=model, contents=contents)
+            for target, model in targets
+        ]
         return [job_id for queued in jobs for job_id in queued]
 
 
@@ -94,44 +112,15 @@ def _add_late_target(session: Session, request: Request, *, model: Model) -> Tar
     return target
 
 
-def seal_target(session: Session, request: Request, *, target: Target, model: Model) -> list[JobId]:
-    """Number the subject's records in one model and queue its jobs. The caller holds both locks."""
-    held = _number_records(session, request, model=model)
-    target.num_records = len(held.rows)
+def seal_target(
+    session: Session, request: Request, *, target: Target, model: Model, contents: Contents | None = None
+) -> list[JobId]:
+    """Number what the request means in one model and queue its jobs. The caller holds both locks."""
+    held = number_records(session, request, model=model, contents=contents)
+    target.num_records = held.num_records
     if held.through is None:
         target.outcome, target.done_at = Outcome.NO_DATA, now(session)
         move_target(session, target, TargetStatus.COMPLETED, outcome=target.outcome)
         return []
     target.through = held.through
     return queue_deletion_jobs(session, model)
-
-
-def _number_records(session: Session, request: Request, *, model: Model) -> _Held:
-    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
-    narrowed = _narrowed(request, model.dataset_id)
-    rows = rows_of_subject(session, model.dataset_id, subject_refs=refs, record_refs=narrowed)
-    numbers = tombstone_numbers(session, model.id, rows)
-    places = placements_of(session, model.id, rows)
-    for row in rows:
-        if row in numbers:
-            continue
-        model.num_sealed += 1
-        numbers[row] = model.num_sealed
-        shard, block = places.get(row, (None, None))
-        session.add(
-            Tombstone(
-                model_id=model.id,
-                number=model.num_sealed,
-                request_id=request.id,
-                row=row,
-                shard=shard,
-                position=block,
-            )
-        )
-    return _Held(rows=rows, through=max(numbers.values(), default=None))
-
-
-def _narrowed(request: Request, dataset_id: str) -> list[bytes] | None:
-    if request.record_refs is None:
-        return None
-    return [bytes.fromhex(ref) for ref in request.record_refs.get(dataset_id, [])]

@@ -5,7 +5,7 @@ model held the subject (see ``app.domain.visibility``); admins get the truth bes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
@@ -27,7 +27,7 @@ from app.db.tables import Event, Job, Request, Target, Version
 from app.domain.access import Caller
 from app.domain.errors import ReceiptNotReady
 from app.domain.scheduling import days_left
-from app.domain.status import ENDED_REQUESTS, RequestStatus, TargetStatus
+from app.domain.status import ENDED_REQUESTS, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import JsonObject
 from app.domain.visibility import (
     PRODUCT_EVENTS,
@@ -42,6 +42,15 @@ from app.services.pages import position_of, token_of
 
 
 @dataclass(frozen=True)
+class PredictedFacts:
+    """What a job was expected to cost; admins only."""
+
+    num_blocks: int
+    num_all_blocks: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class JobFacts:
     """What a worker does about a target; admins only."""
 
@@ -51,6 +60,7 @@ class JobFacts:
     step: str
     num_attempts: int
     progress: JsonObject
+    predicted: PredictedFacts | None
     error: str | None
     refused: list[JsonObject]
 
@@ -92,9 +102,10 @@ class TargetView:
 
 @dataclass(frozen=True)
 class DeletionView:
-    """One request. ``retry_after`` (seconds) is None once it has ended."""
+    """One request. ``retry_after`` (seconds) is None once it has ended; ``asked`` is for admins only."""
 
     id: str
+    kind: RequestKind
     status: RequestStatus
     posted_at: float
     due_at: float
@@ -105,6 +116,7 @@ class DeletionView:
     duplicate_of: str | None
     targets: tuple[TargetView, ...]
     retry_after: int | None
+    asked: JsonObject | None = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +244,13 @@ def _true_view(
         for target, model_name in targets
     ]  # fmt: skip
     status = RequestStatus(request.status)
-    return _view(request, status=status, completed_at=request.completed_at, targets=parts, at=at)
+    view = _view(request, status=status, completed_at=request.completed_at, targets=parts, at=at)
+    return replace(view, asked=_asked(request))
+
+
+def _asked(request: Request) -> JsonObject | None:
+    """Return what was asked for, without where it lies."""
+    return request.asked and {key: value for key, value in request.asked.items() if key != "rows"}
 
 
 def _view(
@@ -245,7 +263,8 @@ def _view(
 ) -> DeletionView:
     wait = None if status in ENDED_REQUESTS else seconds_to_wait(_times(request, at=at))
     return DeletionView(
-        id=request.id, status=status, posted_at=request.posted_at, due_at=request.due_at,
+        id=request.id, kind=RequestKind(request.kind), status=status,
+        posted_at=request.posted_at, due_at=request.due_at,
         days_left=days_left(request.due_at, at), completed_at=completed_at, reason_code=request.reason_code,
         request_id=request.request_uuid,
         duplicate_of=request.duplicate_of, retry_after=wait,
@@ -275,7 +294,18 @@ def _interim_facts(target: Target, version: Version | None) -> InterimFacts | No
 def _job_facts(job: Job) -> JobFacts:
     return JobFacts(
         id=job.id, kind=job.kind, status=job.status, step=job.step, num_attempts=job.num_attempts,
-        progress=job.progress, error=job.error, refused=_refused(job),
+        progress=job.progress, predicted=_predicted(job), error=job.error, refused=_refused(job),
+    )  # fmt: skip
+
+
+def _predicted(job: Job) -> PredictedFacts | None:
+    prepared = job.outputs.get("prepare", {})
+    prediction = prepared.get("prediction")
+    if prediction is None or "num_all_blocks" not in prepared:
+        return None
+    return PredictedFacts(
+        num_blocks=prediction["num_blocks"], num_all_blocks=prepared["num_all_blocks"],
+        seconds=prepared.get("predicted_seconds"),
     )  # fmt: skip
 
 

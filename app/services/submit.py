@@ -14,7 +14,7 @@ from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Ta
 from app.db.together import Values, store_together
 from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
-from app.domain.status import RequestStatus, TargetStatus
+from app.domain.status import RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import DatasetId, JsonObject, Submission, TenantName
 from app.domain.visibility import Clocked, seconds_to_wait
 from app.keyring import Keyring
@@ -179,7 +179,9 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
     request = Request(
         id=order.request_id,
         tenant=order.tenant,
-        status=RequestStatus.HELD if any(model.is_held for model in models) else RequestStatus.RECEIVED,
+        kind=submission.kind,
+        asked=submission.asked,
+        status=RequestStatus.HELD if _is_held(submission, models) else RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
         uuid_mac=order.uuid_mac,
         duplicate_of=found.duplicate_of,
@@ -221,6 +223,11 @@ def _models_in_scope(models: Sequence[ModelInScope], submission: Submission) -> 
     return [model for model in models if model.name in submission.models]
 
 
+def _is_held(submission: Submission, models: Sequence[ModelInScope]) -> bool:
+    """Whether an admin must approve: always what somebody says is true of a person, else by policy."""
+    return submission.kind is RequestKind.RECTIFICATION or any(model.is_held for model in models)
+
+
 def _predicted_seconds(models: Sequence[ModelInScope]) -> float:
     return max(
         (model.window_seconds + predicted_settle_seconds(model.training_seconds) for model in models),
@@ -241,11 +248,14 @@ def _uuid_mac(submission: Submission, *, keyring: Keyring) -> bytes | None:
 
 def _identity(submission: Submission) -> JsonObject:
     """Return what is asked for: whom and what it is narrowed to."""
-    return {
-        "subject": submission.subject_refs[0].hex(),
+    whom: JsonObject = {
+        "subject": next((ref.hex() for ref in submission.subject_refs), None),
         "models": None if submission.models is None else [*sorted(submission.models)],
         "records": _record_refs(submission),
     }
+    if submission.kind is RequestKind.DELETION:
+        return whom
+    return whom | {"kind": submission.kind, "asked": submission.asked}
 
 
 def _record_refs(submission: Submission) -> JsonObject | None:
@@ -269,7 +279,9 @@ def _targets(request: Request, models: Sequence[ModelInScope]) -> list[Values]:
 
 
 def _suppressions(request: Request, submission: Submission) -> list[Values]:
-    """Suppress the subject, or only the records that the request was narrowed to."""
+    """Suppress the subject, or only the records that the request was narrowed to; others suppress nobody."""
+    if submission.kind is not RequestKind.DELETION:
+        return []
     common: Values = {
         "tenant": request.tenant,
         "request_id": request.id,

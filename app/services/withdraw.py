@@ -60,4 +60,5 @@ def _end(session: Session, request: Request, *, status: RequestStatus, caller: C
     session.execute(delete(Suppression).where(Suppression.request_id == request.id))
     request.status = status
     request.subject_refs, request.record_refs, request.nonce, request.match_mac = None, None, None, None
+    request.asked = None
     append_event(session, request.id, status, {"actor": caller.key_id})

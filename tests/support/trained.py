@@ -1,7 +1,7 @@
 """A real installation with a model trained on a few digits; its jobs run in this process, step by step."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.support.world import World
 from worker.auditing import Audit, audit
 from worker.checking import placer
 from worker.context import JobContext, transform_of
-from worker.data.data_files import Layout, open_data_file
+from worker.data.data_files import DataFile, Layout, open_data_file, row_digests
 from worker.data.importing import ImportOrder, import_source
 from worker.data.loader import Loader
 from worker.data.records import table_from_rows
@@ -195,23 +195,37 @@ class Lab:
         run = oracle_host().run
         return audit(self.own, name, tenant=DEFAULT_TENANT, version=version, poisoned=poisoned, run=run)
 
-    def straight_digest(self, *, without: Collection[str] = ()) -> str:
+    def straight_digest(
+        self, *, without: Collection[str] = (), without_label: int | None = None,
+        labels: Mapping[int, int] | None = None,
+    ) -> str:  # fmt: skip
         """Return the weights digest of ``straight``."""
-        return weights_digest(self.straight(without=without))
+        return weights_digest(
+            self.straight(without=without, without_label=without_label, labels=labels or {})
+        )
 
     def straight(
-        self, *, without: Collection[str] = (), after_block: AfterBlock | None = None
-    ) -> list[dict[str, Tensor]]:
-        """Train all constituents in this process, from initialisation, on what is stored without these."""
+        self, *, without: Collection[str] = (), without_label: int | None = None,
+        labels: Mapping[int, int] | None = None, after_block: AfterBlock | None = None,
+    ) -> list[dict[str, Tensor]]:  # fmt: skip
+        """Train all constituents in this process, from initialisation, on what is stored without these.
+
+        ``labels`` are others than those stored, by row; without a label go all records that have it then.
+        """
         refs = {self._ref(name) for name in without}
         recipe, device = recipe_from_json(self.model.recipe), choose_device()
         fix_kernels(recipe.execution.threads)
         layout = Layout.from_json(self.dataset.layout)
         with reading(self.own.sessions) as session:
             rows = [r for r in retained_records(session, self.model, covers=0) if r.subject_ref not in refs]
+        file = open_data_file(self.own.settings.data_folder, self.dataset.id, layout=layout)
+        stored, table = np.array(file.rows), table_from_rows(rows)
+        for row, label in (labels or {}).items():
+            stored["label"][row] = label
+        table = table.chosen(np.flatnonzero(stored["label"][table.row_N] != without_label))
         loader = Loader(
-            open_data_file(self.own.settings.data_folder, self.dataset.id, layout=layout),
-            table_from_rows(rows),
+            DataFile(layout=layout, rows=stored),
+            replace(table, content_digests=row_digests(stored[table.row_N])),
             transform=transform_of(recipe, layout),
             device=device,
             resident_bytes=1 << 20,

@@ -1,7 +1,7 @@
 """Data files: the records of a dataset as fixed-length rows in import order, independent of any plan.
 
 A row is the features in their raw dtype, then the label as a 64-bit integer. The file is memory-mapped and
-never changes, except that erasing a record zeroes its row in place.
+never changes, except that erasing a record zeroes its row in place, and that corrected ones are appended.
 """
 
 import hashlib
@@ -25,11 +25,15 @@ class DataCorrupt(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """How one row is laid out. ``shape`` is that of one record's features."""
+    """How one row is laid out. ``shape`` is that of one record's features.
+
+    ``feature_names`` is empty where the source had no names.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     num_classes: int
+    feature_names: tuple[str, ...] = ()
 
     @property
     def row_dtype(self) -> np.dtype[np.void]:
@@ -38,13 +42,16 @@ class Layout:
 
     def to_json(self) -> JsonObject:
         """Return it as the dataset's row keeps it."""
-        return {"shape": list(self.shape), "dtype": self.dtype, "num_classes": self.num_classes}
+        named: JsonObject = {"feature_names": list(self.feature_names)} if self.feature_names else {}
+        return {"shape": list(self.shape), "dtype": self.dtype, "num_classes": self.num_classes, **named}
 
     @classmethod
     def from_json(cls, values: JsonObject) -> "Layout":
         """Return what ``to_json`` gave."""
         shape = tuple(int(n) for n in values["shape"])  # type: ignore[union-attr, arg-type]
-        return cls(shape=shape, dtype=str(values["dtype"]), num_classes=int(values["num_classes"]))  # type: ignore[arg-type]
+        names = tuple(str(name) for name in values.get("feature_names", []))  # type: ignore[union-attr]
+        num_classes = int(values["num_classes"])  # type: ignore[arg-type]
+        return cls(shape=shape, dtype=str(values["dtype"]), num_classes=num_classes, feature_names=names)
 
 
 @dataclass(frozen=True)

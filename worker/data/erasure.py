@@ -46,14 +46,14 @@ def zero_rows(path: Path, rows: Iterable[int], *, row_bytes: int) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         for row in wanted:
-            _write_all(descriptor, zeros, at=row * row_bytes)
+            write_all(descriptor, zeros, at=row * row_bytes)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes, *, at: int) -> None:
-    """Write on until all is written: a short write is no error, and would leave part of a person behind."""
+def write_all(descriptor: int, data: bytes, *, at: int) -> None:
+    """Write on until all is written: a short write is no error, and would leave part of a record behind."""
     left = memoryview(data)
     while left:
         num_written = os.pwrite(descriptor, left, at)

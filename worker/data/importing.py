@@ -131,6 +131,7 @@ def _store(
         shape=tuple(source.features.shape[1:]),
         dtype=source.features.dtype.str,
         num_classes=int(source.labels.max()) + 1,
+        feature_names=source.feature_names,
     )
     dataset_id = DatasetId(new_id("dat"))
     with importing_folder(data_folder / dataset_id):

@@ -90,8 +90,17 @@ class Loader:
         self._ahead: tuple[tuple[int, int], Future[tuple[Tensor, Tensor]]] | None = None
         self._pool = None if self._resident else ThreadPoolExecutor(1)
 
-    def keep(self, table: RecordTable) -> None:
-        """Serve only those records that ``table`` still has; nothing is read again."""
+    def serve(self, table: RecordTable, *, file: DataFile) -> None:
+        """Serve this table from now on; nothing is read again as long as only records go.
+
+        Records that come, in the place of corrected ones, may lie behind the old end of the ``file``.
+        """
+        if not np.isin(table.training().row_N, self._table.row_N).all():
+            self._file, self._table = file, table.training()
+            self._bounds = _bounds(self._table)
+            self._ahead = None
+            self._resident = None if self._resident is None else self._raw(self._table)
+            return
         kept_N = np.isin(self._table.row_N, table.row_N)
         self._table = self._table.chosen(np.flatnonzero(kept_N))
         self._bounds = _bounds(self._table)

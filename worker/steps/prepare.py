@@ -35,6 +35,7 @@ def plan_of(context: JobContext, scope: Scope, *, method: str) -> JsonObject:
         "method": method,
         "settings": _settings(context, method),
         "prediction": prediction.to_json(),
+        "num_all_blocks": _num_all_blocks(context),
         "predicted_seconds": _seconds(context, prediction.num_blocks),
         "watched": watched_to_json(watched_blocks(context, scope)),
         "num_retained": len(table),
@@ -71,5 +72,8 @@ def _settings(context: JobContext, method: str) -> JsonObject | None:
 
 
 def _seconds(context: JobContext, num_blocks: int) -> float:
-    total = context.recipe.plan.num_positions * len(context.shards)
-    return round(context.model.row.training_seconds * num_blocks / total, 3)
+    return round(context.model.row.training_seconds * num_blocks / _num_all_blocks(context), 3)
+
+
+def _num_all_blocks(context: JobContext) -> int:
+    return context.recipe.plan.num_positions * len(context.shards)

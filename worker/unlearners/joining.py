@@ -73,7 +73,7 @@ class Run:
         self.scope = joined.scope
         self.watched = watched_blocks(self.context, joined.scope)
         self.table = self.context.retained(covers=joined.scope.covers)
-        self.loader.keep(self.table)
+        self.loader.serve(self.table, file=self.context.data_file)
         for shard in sorted(joined.returns):
             del self.finished[shard]
             self.waiting.append(shard)

@@ -28,6 +28,7 @@ class RawColumns:
     split: Column | None = None
     spread: Column | None = None
     likelihood: Column | None = None
+    feature_names: tuple[str, ...] = ()
 
 
 def assemble(raw: RawColumns, *, place: str, records_per_subject: int | None = None) -> SourceTable:
@@ -49,6 +50,7 @@ def assemble(raw: RawColumns, *, place: str, records_per_subject: int | None = N
         held_out=_held_out(raw.split, place=place),
         spread=None if raw.spread is None else np.asarray(raw.spread),
         likelihood=None if raw.likelihood is None else np.asarray(raw.likelihood),
+        feature_names=raw.feature_names,
     )
     return checked(table, place=place)
 

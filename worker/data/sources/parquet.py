@@ -119,6 +119,7 @@ def _raw_columns(
         split=columns.get(Role.SPLIT, split),
         spread=columns.get(Role.SPREAD),
         likelihood=columns.get(Role.LIKELIHOOD),
+        feature_names=() if is_nested(table.schema.field(features[0]).type) else tuple(features),
     )
 
 

@@ -30,6 +30,7 @@ class SourceTable:
     held_out: npt.NDArray[np.bool_] | None = None  # None when the source names no split
     spread: npt.NDArray[np.int64] | None = None  # blocks a subject may use, >= 1, equal within a subject
     likelihood: npt.NDArray[np.float64] | None = None  # of deletion, >= 0, equal within a subject
+    feature_names: tuple[str, ...] = ()  # of stacked columns, in order; empty when the source has no names
 
 
 def checked(table: SourceTable, *, place: str = "table") -> SourceTable:

@@ -7,7 +7,7 @@ only multiplied with: Hessian-vector products, inverted by conjugate gradients (
 Shape suffixes: B records of a chunk, P numbers of all weights that move.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -43,23 +43,19 @@ def changed_gradient(net: nn.Module, loss: Loss, erased: Records, corrected: Rec
     return {name: value - come[name] * len(corrected) for name, value in gone.items()}
 
 
-def curvature(net: nn.Module, loss: Loss, parts: Sequence[Records], *, damping: float) -> Product:
+def curvature(net: nn.Module, loss: Loss, records: Records, *, damping: float) -> Product:
     """Return the Hessian of the mean loss over all these records, plus ``damping`` times the identity."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    num = sum(map(len, parts))
 
     def product(vector_P: Tensor) -> Tensor:
         total_P = torch.zeros_like(vector_P)
-        for records in parts:
-            for indices_B in chunks(records, size=CHUNK_RECORDS):
-                inputs = records.inputs(indices_B)
-                losses_B = loss(net, inputs, loss.aims(records, indices_B, inputs))
-                first = torch.autograd.grad(
-                    losses_B.sum(), parameters, create_graph=True, materialize_grads=True
-                )
-                slope = flat(first) @ vector_P
-                total_P += flat(torch.autograd.grad(slope, parameters, materialize_grads=True))
-        return total_P / num + damping * vector_P
+        for indices_B in chunks(records, size=CHUNK_RECORDS):
+            inputs = records.inputs(indices_B)
+            losses_B = loss(net, inputs, loss.aims(records, indices_B, inputs))
+            first = torch.autograd.grad(losses_B.sum(), parameters, create_graph=True, materialize_grads=True)
+            slope = flat(first) @ vector_P
+            total_P += flat(torch.autograd.grad(slope, parameters, materialize_grads=True))
+        return total_P / len(records) + damping * vector_P
 
     return product
 

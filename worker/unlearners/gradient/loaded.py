@@ -42,8 +42,16 @@ class FileRecords:
         return self.loader.select(self.table.chosen(indices_B.cpu().numpy()))
 
 
-def sides_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[int, Sides]:
-    """Return the sides by shard, of those shards that somebody is to be forgotten in.
+@dataclass(frozen=True)
+class ShardRecords:
+    """What a method may be given of one shard; ``corrected`` are among the retained, and may be nobody."""
+
+    sides: Sides
+    corrected: Records | None
+
+
+def records_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[int, ShardRecords]:
+    """Return the records by shard, of those shards that somebody is to be forgotten in.
 
     ``table`` are the retained records. The forgotten ones are all that the last exact version was trained on
     and that are not settled yet.
@@ -52,16 +60,19 @@ def sides_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[i
     # The one place that asks for forget-set bytes to change weights by.
     of_forgotten, of_retained = (context.loader(each, reads_all=False) for each in (people, table))
     held_out = _records(context, of_retained, table.held_out())
-    kept = table.training()
-    return {
-        shard: {
+    kept, corrected = table.training(), context.corrected(above=scope.settled, covers=scope.covers).training()
+    found: dict[int, ShardRecords] = {}
+    for shard in context.shards:
+        if not (people.shard_N == shard).any():
+            continue
+        sides = {
             Side.FORGET: _records(context, of_forgotten, _in_shard(people, shard)),
             Side.RETAIN: _records(context, of_retained, _in_shard(kept, shard)),
             Side.HELD_OUT: held_out,
         }
-        for shard in context.shards
-        if (people.shard_N == shard).any()
-    }
+        come = _in_shard(corrected, shard)
+        found[shard] = ShardRecords(sides, _records(context, of_retained, come) if len(come) else None)
+    return found
 
 
 def _in_shard(table: RecordTable, shard: int) -> RecordTable:

@@ -14,7 +14,7 @@ from app.domain.methods import Descent
 from worker.training.recipe import AdamwPart, OptimizerPart, SgdPart
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.edit import Edit
-from worker.unlearners.gradient.records import Side, Sides
+from worker.unlearners.gradient.records import Records, Side, Sides
 
 
 class Reads(StrEnum):
@@ -38,12 +38,17 @@ class MethodDoesNotFit(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """What a method works on. ``net`` is the original, and is changed in place by the course."""
+    """What a method works on. ``net`` is the original, and is changed in place by the course.
+
+    ``corrected`` are those of the retained that stand in the place of forgotten ones, after a rectification;
+    only the influence methods ask for them.
+    """
 
     net: nn.Module
     sides: Sides
     num_classes: int
     seed: int
+    corrected: Records | None = None
 
 
 def unchanged(net: nn.Module) -> nn.Module:

@@ -30,7 +30,7 @@ from worker.training.state import initial_state, pack_state
 from worker.unlearners.base import Prediction, Unlearned
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.edit import run_edit
-from worker.unlearners.gradient.loaded import sides_of
+from worker.unlearners.gradient.loaded import ShardRecords, records_of
 from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Side, Sides
 from worker.unlearners.gradient.runner import CourseDiverged, run_course
@@ -72,7 +72,7 @@ class Gradient:
             GateFailed: a shard's weights cannot be used; it is named.
         """
         started = time.perf_counter()
-        originals, touched = _originals(context), sides_of(context, scope, table=table)
+        originals, touched = _originals(context), records_of(context, scope, table=table)
         blobs: list[str] = []
         shown: list[dict[str, Any]] = []
         for shard in context.shards:
@@ -106,8 +106,9 @@ class _Treated:
     scope: Scope
     shard: int
 
-    def run(self, net: nn.Module, sides: Sides) -> tuple[nn.Module, dict[str, Any]]:
+    def run(self, net: nn.Module, records: ShardRecords) -> tuple[nn.Module, dict[str, Any]]:
         """Return the treated net and what the evidence shows of the way."""
+        sides = records.sides
         given = {side: records for side, records in sides.items() if side in _sides_read(self.method)}
         if not len(sides[Side.RETAIN]):
             raise GateFailed(f"shard {self.shard}: nobody is left to keep the model by")
@@ -117,7 +118,7 @@ class _Treated:
         settings = settings_of(self.method.name, stated)
         num_classes = self.context.model.layout.num_classes
         try:
-            prepared = self.method.prepare(Task(net, given, num_classes, seed), settings)
+            prepared = self.method.prepare(Task(net, given, num_classes, seed, records.corrected), settings)
             figures = self._work(prepared, given, seed=seed)
         except (CourseDiverged, MethodDoesNotFit) as refused:
             raise GateFailed(f"shard {self.shard}: {refused}") from refused

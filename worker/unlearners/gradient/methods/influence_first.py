@@ -34,8 +34,8 @@ class FollowGradients:
 
 
 def prepare(task: Task, settings: InfluenceFirstSettings) -> Prepared:
-    """Return the edit that erases; everything is measured when it runs."""
-    return Prepared(net=task.net, work=FollowGradients(settings, CrossEntropy()))
+    """Return the edit that erases or corrects; everything is measured when it runs."""
+    return Prepared(net=task.net, work=FollowGradients(settings, CrossEntropy(), task.corrected))
 
 
 INFLUENCE_FIRST = Method(

@@ -21,7 +21,10 @@ from worker.unlearners.gradient.records import Records, Side, Sides
 
 @dataclass(frozen=True)
 class NewtonStep:
-    """The edit. ``corrected`` stand in the forgotten records' place: other features, or other labels."""
+    """The edit. ``corrected`` stand in the forgotten records' place: other features, or other labels.
+
+    They are among the retained already.
+    """
 
     settings: InfluenceSecondSettings
     loss: Loss
@@ -30,10 +33,10 @@ class NewtonStep:
     def statistics(self, net: nn.Module, sides: Sides) -> Statistics:
         """Return the step."""
         changed = changed_gradient(net, self.loss, sides[Side.FORGET], self.corrected)
-        parts = [sides[Side.RETAIN], *([] if self.corrected is None else [self.corrected])]
+        retained = sides[Side.RETAIN]
         step_P = solve_damped(
-            lambda damping: curvature(net, self.loss, parts, damping=damping),
-            flat(changed.values()) / sum(map(len, parts)),
+            lambda damping: curvature(net, self.loss, retained, damping=damping),
+            flat(changed.values()) / len(retained),
             damping=self.settings.damping,
             tolerance=self.settings.tolerance,
             steps=self.settings.steps,
@@ -47,8 +50,8 @@ class NewtonStep:
 
 
 def prepare(task: Task, settings: InfluenceSecondSettings) -> Prepared:
-    """Return the edit that erases; everything is measured when it runs."""
-    return Prepared(net=task.net, work=NewtonStep(settings, CrossEntropy()))
+    """Return the edit that erases or corrects; everything is measured when it runs."""
+    return Prepared(net=task.net, work=NewtonStep(settings, CrossEntropy(), task.corrected))
 
 
 def _shaped(vector_P: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

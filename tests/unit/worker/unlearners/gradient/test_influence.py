@@ -74,7 +74,8 @@ def test_of_ridge_regression_correcting_is_retraining_on_the_corrected_records(c
         inputs[:10, 1] = 0.0
     net = of_weights(ridge(INPUTS, TARGETS))
     corrected = TensorRecords(inputs[:10], targets[:10])
-    run_edit(net, NewtonStep(newton(40), Squared(), corrected), SIDES)
+    sides = {**SIDES, Side.RETAIN: TensorRecords(inputs, targets)}
+    run_edit(net, NewtonStep(newton(40), Squared(), corrected), sides)
     torch.testing.assert_close(net.weight.detach()[0], ridge(inputs, targets), rtol=0, atol=1e-10)
 
 

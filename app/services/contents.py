@@ -1,0 +1,38 @@
+"""What sealing must know of records beyond the database: their labels, and a copy with changes.
+
+Record bytes lie where workers are. A process without them seals deletions of subjects and leaves the rest.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from app.domain.changes import Changes
+from app.domain.terms import DatasetId, JsonObject
+
+
+class Contents(Protocol):
+    """The data files of an installation; ``layout`` is what the dataset's row keeps."""
+
+    def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
+        """Return the rows with this label, in order; erased ones read as label 0."""
+        ...
+
+    def write_changed(
+        self,
+        dataset_id: DatasetId,
+        *,
+        layout: JsonObject,
+        row: int,
+        digest: bytes,
+        changes: Changes,
+        at: int,
+    ) -> bytes:
+        """Write a copy of ``row`` with these changes as row ``at``, sync, and return its content digest.
+
+        Writing the same twice is once. ``digest`` is what the content of ``row`` must have.
+
+        Raises:
+            ValueError: the row is not what was imported, or ``at`` lies beyond the end.
+            OSError: the file cannot be read or written.
+        """
+        ...

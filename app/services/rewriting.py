@@ -1,0 +1,80 @@
+"""Write the corrected content of a record beside the one that it replaces, once a rectification is sealed.
+
+Promises: the row that is there stays as it is until the request is closed; killed before the commit, the
+same call writes over what it had begun. Never: a new content for a record that every model is to forget.
+"""
+
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.db.models import models_on
+from app.db.records import add_corrected, lock_dataset, rows_of_subject, tombstone_numbers
+from app.db.tables import Dataset, Record, Request
+from app.domain.changes import Changes
+from app.domain.terms import DatasetId
+from app.services.contents import Contents
+from app.services.numbering import narrowed_to
+
+SALT_BYTES = 16
+
+
+def rewrite_records(session: Session, request: Request, *, contents: Contents) -> None:
+    """Store the record of a rectification anew in every dataset that holds it, and note both rows.
+
+    The caller holds the request's lock. Nothing happens where it was done before.
+
+    Raises:
+        ValueError, OSError: a data file cannot be used; nothing is stored.
+    """
+    asked = dict(request.asked or {})
+    if "rows" in asked:
+        return
+    datasets = session.scalars(
+        select(Dataset.id).where(Dataset.tenant == request.tenant).order_by(Dataset.id)
+    ).all()
+    rows: dict[str, list[int]] = {}
+    for dataset_id in datasets:
+        pair = _rewrite(session, request, dataset_id=dataset_id, contents=contents)
+        if pair is not None:
+            rows[dataset_id] = list(pair)
+    request.asked = {**asked, "rows": rows}
+
+
+def _rewrite(
+    session: Session, request: Request, *, dataset_id: str, contents: Contents
+) -> tuple[int, int] | None:
+    """Return the rows before and after in one dataset; None where it holds no such record any more."""
+    before = _live_row(session, request, dataset_id=dataset_id)
+    if before is None:
+        return None
+    dataset = lock_dataset(session, dataset_id)
+    after = dataset.num_records
+    digest = contents.write_changed(
+        DatasetId(dataset_id),
+        layout=dataset.layout,
+        row=before,
+        digest=session.get_one(Record, (dataset_id, before)).content_digest,
+        changes=Changes.from_json(request.asked or {}),
+        at=after,
+    )
+    salt = secrets.token_bytes(SALT_BYTES)
+    add_corrected(session, dataset_id, before=before, after=after, salt=salt, content_digest=digest)
+    dataset.num_records += 1
+    return before, after
+
+
+def _live_row(session: Session, request: Request, *, dataset_id: str) -> int | None:
+    """Return where the record's newest content lies, unless every model of the dataset is to forget it.
+
+    Then its bytes are about to go, or went; without a model they stay until somebody is asked to go.
+    """
+    refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
+    narrowed = narrowed_to(request, dataset_id) or []
+    rows = rows_of_subject(session, dataset_id, subject_refs=refs, record_refs=narrowed)
+    if not rows:
+        return None
+    newest, models = rows[-1], models_on(session, dataset_id)
+    is_forgotten = [newest in tombstone_numbers(session, model.id, [newest]) for model in models]
+    return None if models and all(is_forgotten) else newest
