@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from app.domain.terms import JsonObject
 
-# By numpy's code of a dtype's size: the struct code of a float.
-_FLOATS = {2: "e", 4: "f", 8: "d"}
+# By size in bytes: how struct packs a float; without "<" it lets pass what is too large.
+_FLOATS = {2: "<e", 4: "<f", 8: "<d"}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ _WORDS: Mapping[RequestKind, Mapping[str, str]] = {
         "none": "no such record of this subject was found",
     },
 }  # fmt: skip
-NOT_REACHED: tuple[str, ...] = (
+_NOT_REACHED: tuple[str, ...] = (
     "source files and databases outside Expunge",
     "copies of a version or of data that were downloaded earlier",
     "backups and snapshots of the disks, until their operator deletes them",
@@ -113,8 +113,13 @@ def full_statement(request: RequestFacts, *, models: list[ModelFacts], completed
     }
 
 
+def not_reached_by(kind: RequestKind) -> list[str]:
+    """Return what a receipt of this kind of request lists as out of reach."""
+    return [*_NOT_REACHED, _ALSO_NOT_REACHED[kind]]
+
+
 def _head(request: RequestFacts, *, form: str) -> JsonObject:
-    not_reached: list[JsonValue] = [*NOT_REACHED, _ALSO_NOT_REACHED[request.kind]]
+    not_reached: list[JsonValue] = [*not_reached_by(request.kind)]
     head: JsonObject = {"type": RECEIPT_TYPE, "form": form, "request": request.request_id}
     head |= {"kind": request.kind} | ({} if request.label is None else {"label": request.label})
     head |= {"commitment": request.commitment, "posted_at": request.posted_at, "due_at": request.due_at}

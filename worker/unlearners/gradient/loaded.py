@@ -50,29 +50,39 @@ class ShardRecords:
     corrected: Records | None
 
 
-def records_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[int, ShardRecords]:
-    """Return the records by shard, of those shards that somebody is to be forgotten in.
+class Loaded:
+    """Reads a job's records shard by shard, so that no more than one shard's are held.
 
-    ``table`` are the retained records. The forgotten ones are all that the last exact version was trained on
-    and that are not settled yet.
+    ``retained`` are those that the new version may be made from. The forgotten ones are all that the last
+    exact version was trained on and that are not settled yet.
     """
-    people = context.forgotten(above=scope.settled, covers=scope.covers).training()
-    # The one place that asks for forget-set bytes to change weights by.
-    of_forgotten, of_retained = (context.loader(each, reads_all=False) for each in (people, table))
-    held_out = _records(context, of_retained, table.held_out())
-    kept, corrected = table.training(), context.corrected(above=scope.settled, covers=scope.covers).training()
-    found: dict[int, ShardRecords] = {}
-    for shard in context.shards:
-        if not (people.shard_N == shard).any():
-            continue
+
+    def __init__(self, context: JobContext, scope: Scope, *, retained: RecordTable) -> None:
+        self._context = context
+        self._people = context.forgotten(above=scope.settled, covers=scope.covers).training()
+        self._kept = retained.training()
+        self._corrected = context.corrected(above=scope.settled, covers=scope.covers).training()
+        # The one place that asks for forget-set bytes to change weights by.
+        self._of_forgotten, self._of_retained = (
+            context.loader(each, reads_all=False) for each in (self._people, retained)
+        )
+        self._held_out = _records(context, self._of_retained, retained.held_out())
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that somebody is to be forgotten in."""
+        return frozenset(int(shard) for shard in self._people.shard_N)
+
+    def of(self, shard: int) -> ShardRecords:
+        """Return what a method may be given of one shard."""
+        come = _in_shard(self._corrected, shard)
         sides = {
-            Side.FORGET: _records(context, of_forgotten, _in_shard(people, shard)),
-            Side.RETAIN: _records(context, of_retained, _in_shard(kept, shard)),
-            Side.HELD_OUT: held_out,
+            Side.FORGET: _records(self._context, self._of_forgotten, _in_shard(self._people, shard)),
+            Side.RETAIN: _records(self._context, self._of_retained, _in_shard(self._kept, shard)),
+            Side.HELD_OUT: self._held_out,
         }
-        come = _in_shard(corrected, shard)
-        found[shard] = ShardRecords(sides, _records(context, of_retained, come) if len(come) else None)
-    return found
+        corrected = _records(self._context, self._of_retained, come) if len(come) else None
+        return ShardRecords(sides, corrected)
 
 
 def _in_shard(table: RecordTable, shard: int) -> RecordTable:

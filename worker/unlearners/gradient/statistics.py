@@ -26,6 +26,8 @@ Weights = dict[str, Tensor]
 SquaresOf = Callable[[nn.Module, Loss, Tensor, Tensor], Weights]
 # Of 8 to 256, measured on LeNet-5: smaller chunks fit a cache, and larger ones call less often.
 CHUNK_RECORDS, CHUNK_GRADIENTS = 128, 64
+# Of as many records as fit, all gradients are held at once, in numbers: of float32 a quarter of a GiB.
+MOST_NUMBERS = 1 << 26
 NUM_TRIED = 2
 
 
@@ -58,7 +60,9 @@ def squares_by_layers(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) 
 def squares_by_records(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
     """Return the sum over records of squared gradients, by ``torch.func``: for any net, and slower."""
     total: Weights = {}
-    parts = zip(inputs.split(CHUNK_GRADIENTS), aims.split(CHUNK_GRADIENTS), strict=True)
+    num_weights = sum(parameter.numel() for _, parameter in moving(net))
+    num = max(1, min(CHUNK_GRADIENTS, MOST_NUMBERS // max(1, num_weights)))
+    parts = zip(inputs.split(num), aims.split(num), strict=True)
     for some_inputs, some_aims in parts:
         for name, gradients in record_gradients(net, loss, some_inputs, some_aims).items():
             squares = (gradients**2).sum(0)

@@ -30,7 +30,7 @@ from worker.training.state import initial_state, pack_state
 from worker.unlearners.base import Prediction, Unlearned
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.edit import run_edit
-from worker.unlearners.gradient.loaded import ShardRecords, records_of
+from worker.unlearners.gradient.loaded import Loaded, ShardRecords
 from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Side, Sides
 from worker.unlearners.gradient.runner import CourseDiverged, run_course
@@ -72,15 +72,15 @@ class Gradient:
             GateFailed: a shard's weights cannot be used; it is named.
         """
         started = time.perf_counter()
-        originals, touched = _originals(context), records_of(context, scope, table=table)
+        originals, loaded = _originals(context), Loaded(context, scope, retained=table)
         blobs: list[str] = []
         shown: list[dict[str, Any]] = []
         for shard in context.shards:
             state = initial_state(context.recipe, shard=shard, device=context.device)
             net = state.net
             net.load_state_dict(originals[shard])
-            if shard in touched:
-                net, figures = _Treated(self.method, context, scope, shard).run(net, touched[shard])
+            if shard in loaded.shards:
+                net, figures = _Treated(self.method, context, scope, shard).run(net, loaded.of(shard))
                 state.net.load_state_dict(net.state_dict())
                 shown.append(figures)
             blobs.append(_put(context, pack_state(state)))

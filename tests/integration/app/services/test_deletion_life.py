@@ -9,8 +9,8 @@ from app.db.models import versions_of
 from app.db.session import reading
 from app.db.tables import Record, Tombstone
 from app.domain.errors import CoverageWouldFall, LeaseLost
-from app.domain.receipts import NOT_REACHED
-from app.domain.status import JobStatus, Outcome, RequestStatus, TargetStatus, VersionStatus
+from app.domain.receipts import not_reached_by
+from app.domain.status import JobStatus, Outcome, RequestKind, RequestStatus, TargetStatus, VersionStatus
 from app.domain.terms import Claim
 from app.services.claim import fail, finish, finish_step, job_view
 from app.services.close import close_ready
@@ -73,9 +73,10 @@ def test_both_forms_of_the_receipt_verify_and_only_the_full_one_tells_the_versio
     assert full["models"][0]["purged"]["versions"] == [full["models"][0]["version_before"]]
     assert full["models"][0]["remains"] == []
     assert set(product) == {
-        "type", "form", "request", "commitment", "posted_at", "due_at", "not_reached", "visible_at", "models",
+        "type", "form", "request", "kind", "commitment", "posted_at", "due_at", "not_reached",
+        "visible_at", "models",
     }  # fmt: skip
-    assert product["not_reached"] == list(NOT_REACHED)
+    assert product["not_reached"] == not_reached_by(RequestKind.DELETION)
 
 
 def test_the_trail_is_chained_and_says_what_happened(world: World, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_model_committed_while_a_request_is_being_sealed_has_its_target(
     world.trained(subjects={"ann": 1})
     request = world.post("ann")
     has_looked, goes_on = threading.Event(), threading.Event()
-    number = seal_module._number_records
+    number = seal_module.number_records
 
     def slow(*given: Any, **named: Any) -> Any:
         has_looked.set()
@@ -119,7 +119,7 @@ def test_a_model_committed_while_a_request_is_being_sealed_has_its_target(
 
     with ThreadPoolExecutor(2) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr(seal_module, "_number_records", slow)
+            patch.setattr(seal_module, "number_records", slow)
             sealing = pool.submit(seal, world.sessions, request)
             has_looked.wait(10)
         making = pool.submit(model_on, world, "churn-data", name="second")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.gradient import blobs, small_net
+from worker.unlearners.gradient import statistics
 from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.records import TensorRecords
 from worker.unlearners.gradient.statistics import (
@@ -118,3 +119,25 @@ def test_gradients_of_single_records_have_their_own_dimension() -> None:
     assert {name: value.shape for name, value in found.items()} == {
         name: (5, *p.shape) for name, p in net.named_parameters()
     }
+
+
+def test_a_large_net_holds_fewer_gradients_at_once_and_gives_the_same_squares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, aims = RECORDS.all_inputs, RECORDS.all_targets
+    held: list[int] = []
+
+    def counted(*given: object) -> Weights:
+        found = record_gradients(*given)  # type: ignore[arg-type]
+        held.append(len(next(iter(found.values()))))
+        return found
+
+    monkeypatch.setattr(statistics, "record_gradients", counted)
+    net = small_net().eval()
+    whole = statistics.squares_by_records(net, LOSS, inputs, aims)
+    num_weights = sum(parameter.numel() for parameter in net.parameters())
+    monkeypatch.setattr(statistics, "MOST_NUMBERS", 4 * num_weights)
+    parts = statistics.squares_by_records(net, LOSS, inputs, aims)
+    assert held == [30, 4, 4, 4, 4, 4, 4, 4, 2]
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)

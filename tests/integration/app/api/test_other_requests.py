@@ -1,0 +1,142 @@
+"""POST /class-deletions and /rectifications: what is accepted, what waits, what is refused and where."""
+
+import hmac
+from base64 import urlsafe_b64decode
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.db.session import reading, writing
+from app.db.tables import Dataset, Model, Request, Suppression
+from app.domain.access import Scope
+from tests.support.client import client_of
+from tests.support.problems import problem_of
+from tests.support.world import World
+
+LAYOUT = {"shape": [3], "dtype": "<f4", "num_classes": 2, "feature_names": ["age", "income", "debt"]}
+CHANGE: dict[str, Any] = {"subject_id": "ann", "record_id": "r0", "changes": {"label": 1}}
+
+
+@pytest.fixture(autouse=True)
+def people(world: World) -> None:
+    """A model of two classes over lists of three named numbers."""
+    dataset = world.dataset(subjects={"ann": 2, "bob": 1})
+    world.model("churn", dataset=dataset, num_records=3)
+    with writing(world.sessions) as session:
+        session.get_one(Dataset, dataset).layout = LAYOUT
+
+
+@pytest.fixture
+def corrector(service: FastAPI, world: World) -> httpx.Client:
+    return client_of(service, world.key(Scope.RECORDS_CORRECT, Scope.DELETIONS_READ))
+
+
+def _opened(body: dict[str, Any], text: bytes) -> bool:
+    nonce, commitment = (
+        urlsafe_b64decode(body[name] + "=" * (-len(body[name]) % 4)) for name in ("nonce", "commitment")
+    )
+    return hmac.digest(nonce, text, "sha256") == commitment
+
+
+def test_a_class_deletion_is_acknowledged_like_a_deletion(admin: httpx.Client, world: World) -> None:
+    answer = admin.post("/class-deletions", json={"model": "churn", "label": 1, "reason_code": "recall"})
+    assert answer.status_code == 202
+    assert _opened(answer.json(), b"class\0churn/1")
+    shown = admin.get(answer.headers["location"]).json()
+    assert (shown["kind"], shown["asked"], shown["status"]) == ("class_deletion", {"label": 1}, "received")
+    assert [target["model"] for target in shown["targets"]] == ["churn"]
+    with reading(world.sessions) as session:
+        assert session.query(Suppression).count() == 0
+
+
+def test_a_class_deletion_waits_where_the_policy_holds(admin: httpx.Client, world: World) -> None:
+    world.trained("held", subjects={"eve": 1})
+    with writing(world.sessions) as session:
+        session.query(Dataset).filter_by(name="held-data").one().layout = LAYOUT
+        session.query(Model).filter_by(name="held").one().policy = {"hold": True}
+    held = admin.post("/class-deletions", json={"model": "held", "label": 0}).json()["id"]
+    free = admin.post("/class-deletions", json={"model": "churn", "label": 0}).json()["id"]
+    assert [admin.get(f"/deletions/{each}").json()["status"] for each in (held, free)] == ["held", "received"]
+    assert admin.post(f"/deletions/{held}:approve").json()["status"] == "received"
+
+
+def test_a_rectification_always_waits_and_only_an_admin_lets_it_go_on(
+    corrector: httpx.Client, admin: httpx.Client
+) -> None:
+    answer = corrector.post("/rectifications", json=CHANGE)
+    assert answer.status_code == 202
+    where = answer.headers["location"]
+    shown = corrector.get(where).json()
+    assert (shown["kind"], shown["status"]) == ("rectification", "held")
+    assert "asked" not in shown
+    assert admin.get(where).json()["asked"] == {"label": 1}
+    problem_of(corrector.post(f"{where}:approve"), 403, "forbidden")
+    assert admin.post(f"{where}:approve").json()["status"] == "received"
+
+
+def test_of_a_rejected_rectification_nothing_is_kept(
+    corrector: httpx.Client, admin: httpx.Client, world: World
+) -> None:
+    deletion = corrector.post("/rectifications", json=CHANGE).json()["id"]
+    assert admin.post(f"/deletions/{deletion}:reject").json()["status"] == "rejected"
+    request = world.request(deletion)
+    assert (request.asked, request.subject_refs, request.record_refs) == (None, None, None)
+
+
+def test_the_same_key_gives_the_same_request_and_other_changes_are_another(corrector: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "abc"}
+    first = corrector.post("/rectifications", json=CHANGE, headers=headers)
+    assert corrector.post("/rectifications", json=CHANGE, headers=headers).content == first.content
+    other = {**CHANGE, "changes": {"label": 0}}
+    problem_of(corrector.post("/rectifications", json=other, headers=headers), 422, "idempotency-key-reused")
+    assert corrector.post("/rectifications", json=CHANGE).json()["duplicate_of"] == first.json()["id"]
+    assert corrector.post("/rectifications", json=other).json()["duplicate_of"] is None
+
+
+MISFITS: list[tuple[str, dict[str, Any], str]] = [
+    ("/class-deletions", {"model": "churn", "label": 2}, "#/label"),
+    ("/class-deletions", {"model": "nobody", "label": 0}, "#/model"),
+    ("/rectifications", {**CHANGE, "changes": {"label": 2}}, "#/changes/label"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {"height": 1}}}, "#/changes/features"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {"age": 1e39}}}, "#/changes/features/age"),
+    ("/rectifications", {**CHANGE, "dataset": "others"}, "#/dataset"),
+]
+INVALID: list[tuple[str, dict[str, Any], str]] = [
+    ("/class-deletions", {"model": "churn", "label": -1}, "#/label"),
+    ("/class-deletions", {"model": "churn", "label": "1"}, "#/label"),
+    ("/class-deletions", {"model": "churn", "label": 1, "subject_id": "ann"}, "#"),
+    ("/rectifications", {**CHANGE, "changes": {}}, "#/changes"),
+    ("/rectifications", {**CHANGE, "changes": {"label": True}}, "#/changes/label"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {}}}, "#/changes/features"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {"age": "40"}}}, "#/changes/features"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {"age": None}}}, "#/changes/features"),
+    ("/rectifications", {**CHANGE, "changes": {"features": {"age": 2**60}}}, "#/changes/features"),
+    ("/rectifications", {**CHANGE, "models": ["churn"]}, "#"),
+    ("/rectifications", {"subject_id": "ann", "changes": {"label": 1}}, "#/record_id"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "pointer"), MISFITS)
+def test_what_does_not_fit_is_refused_at_its_place_and_nothing_is_stored(
+    admin: httpx.Client, world: World, path: str, body: dict[str, Any], pointer: str
+) -> None:
+    found = problem_of(admin.post(path, json=body), 422, "does-not-fit")
+    assert [complaint["pointer"] for complaint in found["errors"]] == [pointer]
+    with reading(world.sessions) as session:
+        assert session.query(Request).count() == 0
+
+
+@pytest.mark.parametrize(("path", "body", "pointer"), INVALID)
+def test_what_is_malformed_is_refused_at_its_place(
+    admin: httpx.Client, path: str, body: dict[str, Any], pointer: str
+) -> None:
+    found = problem_of(admin.post(path, json=body), 422, "invalid-request")
+    assert [complaint["pointer"] for complaint in found["errors"]] == [pointer]
+
+
+def test_a_name_that_was_sent_is_never_repeated(admin: httpx.Client) -> None:
+    for value in (1.0, "x"):
+        body = {**CHANGE, "changes": {"features": {"ann-smith": value}}}
+        assert "ann-smith" not in admin.post("/rectifications", json=body).text
