@@ -138,10 +138,10 @@ def oracle(
 @app.command()
 @one_line
 def trace(
-    job: Annotated[str, typer.Argument(help="A stitching job.")],
+    job: Annotated[str, typer.Argument(help="A job that stitched or used a gradient method.")],
     png: Annotated[Path | None, typer.Option(help="Draw it into this file.")] = None,
 ) -> None:
-    """Show what a stitching job measured after every block, where it stopped and why."""
+    """Show what a stitching job or a gradient method measured on its way, where it stopped and why."""
     from worker.traces import draw, lines_of, trace_of  # drawing takes a second to import
 
     found = trace_of(open_home(), job, tenant=DEFAULT_TENANT)

@@ -1,4 +1,4 @@
-"""The trace of a stitching job, as text and as a picture."""
+"""The trace of a job: of stitching as text and as a picture, of a gradient method as text."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -28,25 +28,30 @@ def trace_of(own: Installation, job_id: str, *, tenant: TenantName) -> list[Json
     with reading(own.sessions) as session:
         outputs = _outputs(session, job_id, tenant=tenant)
     refused = outputs.get("refused", {}).get("attempts", [])
-    trace = outputs.get("unlearn", {}).get("trace") or next(
-        (a["trace"] for a in refused if a.get("trace")), None
+    unlearned = outputs.get("unlearn", {})
+    trace = (
+        unlearned.get("trace")
+        or unlearned.get("course")
+        or next((a["trace"] for a in refused if a.get("trace")), None)
     )
     if not trace:
-        raise NotFound(f"{job_id} has no trace: it stitched nothing, or it has not unlearned yet")
+        raise NotFound(f"{job_id} has no trace: its method is exact, or it has not unlearned yet")
     return cast("list[JsonObject]", trace)
 
 
 def lines_of(trace: list[JsonObject]) -> list[str]:
-    """Return one line a shard."""
-    return [_line(shard) for shard in trace]
+    """Return one line a shard, and of a course one more for each phase and each warning."""
+    return [line for shard in trace for line in ([_line(shard)] if _is_stitched(shard) else _course(shard))]
 
 
 def draw(trace: list[JsonObject], path: Path) -> None:
     """Write a picture of every touched shard's residuals, their fit and where retraining stopped.
 
     Raises:
-        ValueError: the file cannot be written.
+        ValueError: the file cannot be written, or no shard was stitched.
     """
+    if not any(map(_is_stitched, trace)):
+        raise ValueError("only what stitching measured can be drawn: this job treated with gradients")
     touched = [cast("dict[str, Any]", shard) for shard in trace if shard["residuals"]]
     num_rows = max(1, len(touched))
     figure = Figure(figsize=(_INCHES[0], _INCHES[1] * num_rows), layout="constrained")
@@ -64,6 +69,31 @@ def _outputs(session: Session, job_id: str, *, tenant: TenantName) -> dict[str, 
     if job is None or job.tenant != tenant:
         raise NotFound(f"no job {job_id}")
     return job.outputs
+
+
+def _is_stitched(shard: JsonObject) -> bool:
+    return "residuals" in shard
+
+
+def _course(shard: Any) -> list[str]:
+    """Return what a course or an edit of one shard shows of itself."""
+    records = ", ".join(f"{num} {side}" for side, num in shard["num_records"].items())
+    head = f"shard {shard['shard']}: met {records}"
+    if "num_cycles" in shard:
+        end = "until the forgotten looked unseen" if shard["is_stopped"] else "all there were"
+        head += f"; {shard['num_cycles']} cycles, {end}"
+    phases = [_phase(name, phase) for name, phase in shard.get("phases", {}).items()]
+    return [head, *phases, *(f"  warning: {warning}" for warning in shard["warnings"])]
+
+
+def _phase(name: str, phase: Any) -> str:
+    steps = f"{phase['num_steps']} steps, {phase['clipped']:.0%} clipped"
+    losses = f"loss {_figure(phase['first_loss'])} to {_figure(phase['last_loss'])}"
+    return f"  {name}: {steps}, {losses}, mean gradient {_figure(phase['mean_norm'])}"
+
+
+def _figure(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
 
 
 def _line(shard: JsonObject) -> str:

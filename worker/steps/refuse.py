@@ -45,4 +45,7 @@ def go_on_after(context: JobContext, refused: GateFailed) -> Claim:
 
 def _trace(context: JobContext) -> list[dict[str, Any]] | None:
     """Return what the method saw; nothing when it was refused before its end."""
-    return unlearned_by(context).trace if context.output_of("unlearn") else None
+    if not context.output_of("unlearn"):
+        return None
+    unlearned = unlearned_by(context)
+    return unlearned.trace or unlearned.course
