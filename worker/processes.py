@@ -25,7 +25,7 @@ from models_store.errors import StoreError
 from worker.training.recipe import RecipeRefused
 
 _PR_SET_PDEATHSIG = 1
-_PRELOADED = ["torch", "worker.child", "worker.trial"]
+_PRELOADED = ["worker.preload"]
 # What a supervisor says to its child; silence without end is its death.
 STOP = "stop"
 
