@@ -13,7 +13,7 @@ from app.db.jobs import now
 from app.db.models import all_models, lock_models
 from app.db.records import placements_of, rows_of_subject, tombstone_numbers
 from app.db.requests import lock_request, requests_to_seal, targets_of
-from app.db.session import Sessions, reading, writing
+from app.db.session import Sessions, asking, writing
 from app.db.tables import Model, Request, Target, Tombstone
 from app.domain.status import Outcome, RequestStatus, TargetStatus
 from app.domain.terms import JobId
@@ -33,8 +33,8 @@ class _Held:
 
 def seal_due(sessions: Sessions) -> list[JobId]:
     """Seal every request whose grace has ended and announce the jobs that were queued."""
-    with reading(sessions) as session:
-        due = requests_to_seal(session, now=now(session))
+    with asking(sessions) as connection:
+        due = requests_to_seal(connection)
     jobs = [job_id for request_id in due for job_id in seal(sessions, request_id)]
     announce(sessions, jobs)
     return jobs
