@@ -3,6 +3,7 @@
 The database is SQLite; a folder of tests that overrides ``dialect`` runs on a real PostgreSQL too.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,10 +25,18 @@ _MIGRATED, _SHARED = "migrated", "shared"
 
 def pytest_sessionstart() -> None:
     """End the run where a server cannot be had: passing without it would show less than it seems to."""
+    gc.disable()  # until everything is imported: nothing of that is garbage
     try:
         require_servers()
     except ServerMissing as error:
         pytest.exit(str(error), returncode=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Leave what was imported and collected out of every later collection, as our processes do."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
