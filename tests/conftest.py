@@ -18,6 +18,7 @@ from app.keyring import Keyring, create_keys, load_keyring
 from app.settings import Settings
 from models_store.blobs import BlobStore, open_store
 from tests.support.servers import PostgresServer, ServerMissing, require_servers
+from tests.support.statements import compile_once
 from tests.support.world import World
 
 _MIGRATED, _SHARED = "migrated", "shared"
@@ -26,6 +27,7 @@ _MIGRATED, _SHARED = "migrated", "shared"
 def pytest_sessionstart() -> None:
     """End the run where a server cannot be had: passing without it would show less than it seems to."""
     gc.disable()  # until everything is imported: nothing of that is garbage
+    compile_once()
     try:
         require_servers()
     except ServerMissing as error:
