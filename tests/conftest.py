@@ -3,6 +3,7 @@
 The database is SQLite; a folder of tests that overrides ``dialect`` runs on a real PostgreSQL too.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from app.keyring import Keyring, create_keys, load_keyring
 from app.settings import Settings
 from models_store.blobs import BlobStore, open_store
 from tests.support.servers import PostgresServer, ServerMissing, require_servers
+from tests.support.statements import compile_once
 from tests.support.world import World
 
 _MIGRATED, _SHARED = "migrated", "shared"
@@ -24,10 +26,19 @@ _MIGRATED, _SHARED = "migrated", "shared"
 
 def pytest_sessionstart() -> None:
     """End the run where a server cannot be had: passing without it would show less than it seems to."""
+    gc.disable()  # until everything is imported: nothing of that is garbage
+    compile_once()
     try:
         require_servers()
     except ServerMissing as error:
         pytest.exit(str(error), returncode=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Leave what was imported and collected out of every later collection, as our processes do."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

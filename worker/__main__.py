@@ -1,5 +1,6 @@
 """The entry point of ``expunge-worker``: says in one line when the worker's extra is not installed."""
 
+import gc
 import sys
 from importlib.util import find_spec
 
@@ -11,10 +12,14 @@ def main() -> None:
     missing = next((name for name in _EXTRA if find_spec(name) is None), None)
     if missing:
         sys.exit(f"expunge-worker: {missing} is missing; install the worker: pip install 'expunge[worker]'")
+    # Collecting what imports leave behind takes a third of the start, and they leave nothing behind.
+    gc.disable()
     if sys.argv[1:2] == ["work"]:
         from worker.commands import main as run  # a supervisor imports neither torch nor numpy
     else:
         from worker.cli import main as run
+    gc.freeze()
+    gc.enable()
     run()
 
 

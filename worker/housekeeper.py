@@ -23,7 +23,7 @@ from app.services.seal import seal_due
 from app.services.workers import WorkerFacts, report_alive, report_gone
 from worker.installation import Installation
 
-SCHEDULE_SECONDS = 1.0
+LEFTOVERS_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class Housekeeper:
     def __init__(self, installation: Installation, worker: WorkerFacts) -> None:
         self._own = installation
         self._worker = worker
-        self._said_alive_at = self._scheduled_at = -math.inf
+        self._said_alive_at = self._cleared_at = -math.inf
         self._known_late: set[str] = set()
         # Sweeps of one process would only wait for each other's locks in the database.
         self._one_sweep = threading.Lock()
@@ -67,11 +67,18 @@ class Housekeeper:
 
     def sweep(self) -> None:
         """Do everything that is due now."""
+        self._guarded(is_whole=True)
+
+    def look(self) -> None:
+        """Seal what is due; do the rest when a job has ended, and once a second."""
+        self._guarded(is_whole=False)
+
+    def _guarded(self, *, is_whole: bool) -> None:
         with self._one_sweep:
             if self._own.settings.alive_file:
                 self._own.settings.alive_file.touch()
             try:
-                self._sweep_once()
+                self._sweep_once(is_whole=is_whole)
                 self._has_failed = False
             except SQLAlchemyError as error:
                 # Once: four lines a second would bury what else happens while the database is away.
@@ -85,14 +92,21 @@ class Housekeeper:
 
     def _sweep_until(self, is_over: threading.Event) -> None:
         while not is_over.is_set():
-            self.sweep()
+            self.look()
             is_over.wait(self._own.settings.poll_seconds)
 
-    def _sweep_once(self) -> None:
-        """Seal what is due; close what another worker left at ``purging``; destroy revealed nonces; scrub."""
-        sessions = self._own.sessions
+    def _sweep_once(self, *, is_whole: bool) -> None:
         self._say_alive()
-        seal_due(sessions, contents=self._own.contents)
+        seal_due(self._own.sessions, contents=self._own.contents)
+        # A poll of an idle worker costs a look for requests and one for jobs, and little else.
+        is_time = time.monotonic() >= self._cleared_at + LEFTOVERS_SECONDS
+        if is_whole or is_time or self._needs_scrub:
+            self._clear_leftovers()
+            self._cleared_at = time.monotonic()
+
+    def _clear_leftovers(self) -> None:
+        """Close what another worker left at ``purging``; destroy revealed nonces; expire; scrub."""
+        sessions = self._own.sessions
         self._schedule()
         closed = close_ready(sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(sessions)
@@ -107,13 +121,10 @@ class Housekeeper:
 
     def _schedule(self) -> None:
         """Bring forward what must start to be in time; say once of each job that it will be late."""
-        if time.monotonic() < self._scheduled_at + SCHEDULE_SECONDS:
-            return
         late = schedule(self._own.sessions).late_seconds
         for job_id in late.keys() - self._known_late:
             _log.warning("deadline_at_risk", job=job_id, late_seconds=round(late[job_id]))
         self._known_late = set(late)
-        self._scheduled_at = time.monotonic()
 
     def _scrub(self) -> None:
         # First, because a job that ends meanwhile wants another one.

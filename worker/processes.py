@@ -25,8 +25,7 @@ from models_store.errors import StoreError
 from worker.training.recipe import RecipeRefused
 
 _PR_SET_PDEATHSIG = 1
-# Every optimizer imports torch._dynamo when it is made: more than a second in each child.
-_PRELOADED = ["torch", "torch._dynamo", "worker.child", "worker.trial"]
+_PRELOADED = ["worker.preload"]
 # What a supervisor says to its child; silence without end is its death.
 STOP = "stop"
 

@@ -31,6 +31,8 @@ from worker.housekeeper import Housekeeper
 from worker.installation import Installation
 from worker.processes import fresh_processes
 
+MISFITS_SECONDS = 1.0
+
 _log = structlog.get_logger()
 
 
@@ -43,6 +45,7 @@ class Supervisor:
         self._stopping = threading.Event()
         self._one_job = threading.Lock()
         self._misfits: set[JobId] = set()
+        self._misfits_sought_at = -math.inf
         self._is_database_away = False
         self._context = fresh_processes()
         self.environment_digest, self.device_class = self._ask_machine()
@@ -175,6 +178,9 @@ class Supervisor:
 
     def _warn_of_misfits(self) -> None:
         """Say once for each job that it waits for another environment than this worker's."""
+        if time.monotonic() < self._misfits_sought_at + MISFITS_SECONDS:
+            return
+        self._misfits_sought_at = time.monotonic()
         for job_id in waiting_for_environment(self._sessions, environment_digest=self.environment_digest):
             if job_id not in self._misfits:
                 self._misfits.add(job_id)

@@ -5,7 +5,7 @@ no longer write; attempts are counted before the work, and a committed checkpoin
 """
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from sqlalchemy import Select, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from app.db.jobs import ACTIVE, fenced, job_by_id, now
 from app.db.models import lock_model, try_lock_model
 from app.db.requests import targets_covered
-from app.db.session import Sessions, epoch_now, reading, writing
+from app.db.session import Sessions, asking, epoch_now, reading, writing
 from app.db.tables import Checkpoint, Job
 from app.domain.errors import LeaseLost
 from app.domain.scheduling import LEASE_SECONDS, has_attempts_left
@@ -52,7 +52,7 @@ def claim_next(
         with writing(sessions) as session:
             if not try_lock_model(session, model_id):
                 continue  # somebody is at it, or hangs: other models go on
-            query = _runnable(environment_digest, only=job_id)
+            query = _runnable(environment_digest).where(Job.id == job_id)
             job = session.scalar(query.with_for_update(skip_locked=True))
             if job is None:
                 continue
@@ -71,9 +71,10 @@ def runnable_jobs(
     sessions: Sessions, *, environment_digest: str, only: JobId | None = None
 ) -> list[tuple[JobId, ModelId]]:
     """Return what a worker with this environment could claim now, oldest first; takes no lock."""
-    with reading(sessions) as session:
-        query = _runnable(environment_digest, only=only).with_only_columns(Job.id, Job.model_id)
-        return [(JobId(job_id), ModelId(model_id)) for job_id, model_id in session.execute(query)]
+    query = _runnable_ids(environment_digest)
+    with asking(sessions) as connection:
+        found = connection.execute(query if only is None else query.where(Job.id == only))
+        return [(JobId(job_id), ModelId(model_id)) for job_id, model_id in found]
 
 
 def waiting_for_environment(sessions: Sessions, *, environment_digest: str) -> list[JobId]:
@@ -177,7 +178,13 @@ def job_view(sessions: Sessions, job_id: JobId) -> JobView:
         )
 
 
-def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
+@cache
+def _runnable_ids(environment_digest: str) -> Select[str, str]:
+    """Return the question that an idle worker asks several times a second: it is put together once."""
+    return _runnable(environment_digest).with_only_columns(Job.id, Job.model_id)
+
+
+def _runnable(environment_digest: str) -> Select[Job]:
     at = epoch_now()
     is_free = or_(Job.status == JobStatus.QUEUED, and_(Job.status == JobStatus.RUNNING, Job.lease_until < at))
     fits = or_(Job.environment_digest.is_(None), Job.environment_digest == environment_digest)
@@ -193,8 +200,6 @@ def _runnable(environment_digest: str, *, only: JobId | None) -> Select[Job]:
     )
     query = select(Job).where(is_free, fits, or_(Job.kind == JobKind.TRAIN, ~trains_first), ~runs_already)
     query = query.where(Job.start_at <= at)  # a parked job has none
-    if only is not None:
-        query = query.where(Job.id == only)
     # Queued together, the fast one goes first.
     return query.order_by(Job.created_at, Job.kind != JobKind.INTERIM, Job.id)
 

@@ -11,7 +11,7 @@ from app.db.ids import new_id
 from app.db.jobs import now
 from app.db.models import all_models, lock_models
 from app.db.requests import lock_request, requests_to_seal, targets_of
-from app.db.session import Sessions, reading, writing
+from app.db.session import Sessions, asking, writing
 from app.db.tables import Model, Request, Target
 from app.domain.status import Outcome, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import JobId
@@ -31,8 +31,8 @@ def seal_due(sessions: Sessions, *, contents: Contents | None = None) -> list[Jo
 
     Without ``contents`` class deletions and rectifications are left to a process that has them.
     """
-    with reading(sessions) as session:
-        due = requests_to_seal(session, now=now(session))
+    with asking(sessions) as connection:
+        due = requests_to_seal(connection)
     jobs: list[JobId] = []
     for request_id in due:
         try:

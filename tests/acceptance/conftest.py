@@ -71,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ordered: Home) -> Home:
     return made_once(tmp_path_factory, "trained", make)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def story(tmp_path_factory: pytest.TempPathFactory, trained: Home) -> Iterator[Story]:
     """A server and a worker at work on two models of one dataset, and their first deletion."""
     home = trained.copy(tmp_path_factory.mktemp("town"))
@@ -93,7 +93,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, trained: Home) -> Iterator[S
         home.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def town(story: Story) -> Service:
     """The server of two models, after its first deletion; every test posts other subjects to it."""
     return story.service

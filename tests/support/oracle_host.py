@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-import torch._dynamo  # noqa: F401 - every optimizer imports it when it is made
-
 from worker.oracle import train_copy
 from worker.processes import die_by_signal
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from worker.training.eager import eager
 from worker.training.recipe import AdamwPart, OptimizerPart, SchedulePart, SgdPart
+
+_EagerSGD, _EagerAdamW = eager(SGD), eager(AdamW)
 
 
 def build_optimizer(part: OptimizerPart, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -14,7 +17,7 @@ def build_optimizer(part: OptimizerPart, parameters: Iterable[nn.Parameter]) -> 
     foreach, fused = part.implementation == "foreach", part.implementation == "fused"
     match part:
         case SgdPart():
-            return SGD(
+            return _EagerSGD(
                 parameters,
                 lr=part.learning_rate,
                 momentum=part.momentum,
@@ -24,7 +27,7 @@ def build_optimizer(part: OptimizerPart, parameters: Iterable[nn.Parameter]) -> 
                 fused=fused,
             )
         case AdamwPart():
-            return AdamW(
+            return _EagerAdamW(
                 parameters,
                 lr=part.learning_rate,
                 betas=part.betas,

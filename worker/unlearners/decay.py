@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import least_squares
 
 from app.domain.policy import StitchRule
 from app.domain.terms import JsonObject
@@ -129,6 +128,7 @@ def _rises(residuals: Sequence[float]) -> bool:
 
 def _best_fit(x_n: Floats, y_n: Floats) -> tuple[float, float, float]:
     """Return a, h, b, from the best start on a grid of exponents; ``y_n`` is at most 1."""
+    from scipy.optimize import least_squares  # a third of a second in every process, for one method alone
 
     def errors(parameters: Floats) -> Floats:
         a, h, b = parameters

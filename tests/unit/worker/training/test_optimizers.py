@@ -1,13 +1,17 @@
 """Learning-rate schedules in closed form; optimizers as the recipe names them."""
 
 import math
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from worker.training.optimizers import build_optimizer, learning_rate
-from worker.training.recipe import AdamwPart, SchedulePart, SgdPart
+from worker.training.recipe import AdamwPart, OptimizerPart, SchedulePart, SgdPart
 
 SGD = SgdPart(name="sgd", learning_rate=0.2)
 
@@ -63,3 +67,53 @@ def test_adamw_takes_the_kernels_of_the_recipe(implementation: str) -> None:
     assert (group["betas"], group["eps"], group["lr"]) == ((0.8, 0.9), 1e-6, 0.1)
     assert group["foreach"] == (implementation == "foreach")
     assert group["fused"] == (implementation == "fused")
+
+
+TABLES = [
+    {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    {"name": "adamw", "learning_rate": 0.1, "weight_decay": 0.01},
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=["sgd", "adamw"])
+@pytest.mark.parametrize("implementation", ["single", "foreach", "fused"])
+def test_every_step_is_that_of_torchs_own_optimizer_bit_for_bit(
+    table: dict[str, Any], implementation: str
+) -> None:
+    part = TypeAdapter(OptimizerPart).validate_python({**table, "implementation": implementation})
+    kernels = {"foreach": implementation == "foreach", "fused": implementation == "fused"}
+    options = {key: value for key, value in table.items() if key not in ("name", "learning_rate")}
+    kind: Any = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[table["name"]]
+    ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(2))
+    own, others = build_optimizer(part, [ours]), kind([theirs], lr=0.1, **options, **kernels)
+    for step in range(5):
+        for optimizer, weight in ((own, ours), (others, theirs)):
+            optimizer.zero_grad()
+            (weight**3).sum().mul(step - 2.5).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours.detach(), torch.linspace(-1, 1, 50))
+    for key, value in others.state[theirs].items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(own.state[ours][key])), key
+
+
+def test_a_training_in_a_process_of_its_own_never_imports_the_compiler() -> None:
+    lines = [
+        "import sys, torch",
+        "from worker.determinism import fix_kernels",
+        "from worker.training.optimizers import build_optimizer",
+        "from worker.training.recipe import AdamwPart, SgdPart",
+        "fix_kernels(1)",
+        "for part in (SgdPart(name='sgd', learning_rate=0.1), AdamwPart(name='adamw', learning_rate=0.1)):",
+        "    net = torch.nn.Linear(3, 2)",
+        "    optimizer = build_optimizer(part, net.parameters())",
+        "    net(torch.ones(1, 3)).sum().backward()",
+        "    optimizer.step()",
+        "    optimizer.zero_grad(set_to_none=True)",
+        "    optimizer.load_state_dict(optimizer.state_dict())",
+        "print('torch._dynamo' in sys.modules)",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
