@@ -111,7 +111,7 @@ def _number_records(session: Session, request: Request, *, model: Model) -> _Hel
     narrowed = _narrowed(request, model.dataset_id)
     rows = rows_of_subject(session, model.dataset_id, subject_refs=refs, record_refs=narrowed)
     numbers = tombstone_numbers(session, model.id, rows)
-    places = placements_of(session, model.id, rows)
+    places = placements_of(session, model, rows)
     for row in rows:
         if row in numbers:
             continue

@@ -45,10 +45,10 @@ class FileRecords:
 def sides_of(context: JobContext, scope: Scope, *, table: RecordTable) -> dict[int, Sides]:
     """Return the sides by shard, of those shards that somebody is to be forgotten in.
 
-    ``table`` are the retained records. The forgotten ones are all that the last exact version was trained on
-    and that are not settled yet.
+    ``table`` are the retained records. The forgotten ones are all that the version was trained on which the
+    job starts from, and that it has not forgotten.
     """
-    people = context.forgotten(above=scope.settled, covers=scope.covers).training()
+    people = context.forgotten(above=scope.forgets_above, covers=scope.covers).training()
     # The one place that asks for forget-set bytes to change weights by.
     of_forgotten, of_retained = (context.loader(each, reads_all=False) for each in (people, table))
     held_out = _records(context, of_retained, table.held_out())
