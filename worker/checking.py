@@ -191,9 +191,17 @@ def has_plan(path: Path) -> bool:
         return True  # reading the recipe itself says what is wrong
 
 
-def is_for_registering(path: Path) -> bool:
-    """Whether a TOML file without a plan is the recipe of a model that was trained elsewhere."""
-    return "batch_size" in tomllib.loads(path.read_text(encoding="utf-8"))
+def require_trained_here(path: Path) -> None:
+    """Refuse the recipe of a model that was trained elsewhere, which has no plan.
+
+    Raises:
+        RecipeRefused: the TOML file has a batch size of its own.
+    """
+    if "batch_size" in tomllib.loads(path.read_text(encoding="utf-8")):
+        raise RecipeRefused(
+            f"{path}: batch_size without a [plan] is the recipe of a model that was trained elsewhere: "
+            "`expunge-worker register` takes it, and there is nothing to check or to train"
+        )
 
 
 def require_shape(recipe: NetRecipe, layout: Layout) -> None:
