@@ -24,6 +24,8 @@ HEADER_LIMIT_BYTES = 4 * 2**20  # some 30 000 tensors
 
 # One entry only: safetensors writes several in an order that differs from process to process.
 _NOTE_KEY = "expunge"
+# How a zip archive begins, and a pickle of protocol 2 or later.
+_PICKLES = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 _METADATA_KEY = "__metadata__"
 _DIGEST_DOMAIN = b"expunge/tensors@1\n"
 
@@ -61,7 +63,7 @@ def pack(tensors: Mapping[str, torch.Tensor], *, note: Mapping[str, JSON]) -> by
 
 def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, JSON]]:
     """The tensors, on CPU, and the note ({} if another program wrote the file); else TensorFileRefused."""
-    header = _header(data)
+    header = read_header(data, size=len(data))
     note = _note(header.pop(_METADATA_KEY, {}))
     for name, entry in header.items():
         if not isinstance(entry, dict) or str(entry.get("dtype")) not in _DTYPES:
@@ -96,20 +98,25 @@ def tensor_digest(tensors: Mapping[str, torch.Tensor]) -> Digest:
 def check_against(tensors: Mapping[str, torch.Tensor], *, expected: Mapping[str, torch.Tensor]) -> None:
     """Same names, dtypes and shapes as `expected` (whose values do not matter) and finite.
 
-    Raises TensorFileRefused. `expected` may be on the meta device.
+    Raises TensorFileRefused, which names every tensor that is not. `expected` may be on the meta device.
     """
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        raise TensorFileRefused(f"tensor {name!r}: {'missing' if name in expected else 'unexpected'}")
-    for name in sorted(expected):
-        tensor, model = tensors[name], expected[name]
-        if tensor.dtype != model.dtype:
-            raise TensorFileRefused(f"tensor {name!r}: dtype {tensor.dtype}, expected {model.dtype}")
-        if tensor.shape != model.shape:
-            raise TensorFileRefused(
-                f"tensor {name!r}: shape {tuple(tensor.shape)}, expected {tuple(model.shape)}"
-            )
-        if not bool(torch.isfinite(tensor).all()):
-            raise TensorFileRefused(f"tensor {name!r}: holds NaN or infinity")
+    found = ((name, _problem(tensors.get(name), expected.get(name))) for name in {*expected, *tensors})
+    problems = [f"tensor {name!r}: {problem}" for name, problem in sorted(found) if problem]
+    if problems:
+        raise TensorFileRefused("; ".join(problems))
+
+
+def _problem(tensor: torch.Tensor | None, expected: torch.Tensor | None) -> str:
+    """Say why a tensor is not the expected one; empty if it is."""
+    if tensor is None:
+        return "missing"
+    if expected is None:
+        return "unexpected"
+    if tensor.dtype != expected.dtype:
+        return f"dtype {tensor.dtype}, expected {expected.dtype}"
+    if tensor.shape != expected.shape:
+        return f"shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}"
+    return "" if bool(torch.isfinite(tensor).all()) else "holds NaN or infinity"
 
 
 def _plain(tensor: torch.Tensor, *, name: str) -> torch.Tensor:
@@ -123,10 +130,18 @@ def _plain(tensor: torch.Tensor, *, name: str) -> torch.Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def _header(data: bytes) -> dict[str, JSON]:
-    """The JSON header, whose length in bytes stands in the first eight."""
+def read_header(data: bytes, *, size: int) -> dict[str, JSON]:
+    """The JSON header, whose length in bytes stands in the first eight; else TensorFileRefused.
+
+    `data` is a file of `size` bytes, or so much of its beginning that any lawful header is in it.
+    """
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(HEADER_LIMIT_BYTES, len(data) - 8):
+    if size < 8 or length > min(HEADER_LIMIT_BYTES, size - 8):
+        if data.startswith(_PICKLES):
+            raise TensorFileRefused(
+                "not a safetensors file: a pickle, or a zip archive as torch.save writes; nothing of it is "
+                "read, because reading a pickle runs it: write the state dict with safetensors"
+            )
         raise TensorFileRefused("not a safetensors file: the header is longer than the file or the limit")
     try:
         header = json.loads(data[8 : 8 + length].decode("utf-8"), object_pairs_hook=_without_doubles)

@@ -92,12 +92,15 @@ def audit(
 
     Raises:
         NotFound: there is no such model or version.
-        Refused: an empirical method made it, or records it was trained on have been purged since.
+        Refused: the model was trained elsewhere, an empirical method made the version, or records that it was
+            trained on have been purged since.
         OracleStopped: the oracle process failed.
     """
     with reading(installation.sessions) as session:
         model = model_named(session, model_name, tenant=tenant)
         found = find_version(session, model.id, version)
+    if not model.has_plan:
+        raise Refused(f"{model.name} was trained elsewhere: nobody can train it again here and compare")
     if found.guarantee != Guarantee.EXACT:
         raise Refused(f"version {found.number} is empirical: no training gives its weights")
     copy_id = register_copy(installation.sessions, ModelId(model.id), settled=found.settled)

@@ -35,7 +35,7 @@ from worker.training.placement import (
     witness_gaps,
 )
 from worker.training.plan import Placed, place
-from worker.training.recipe import PlanPart, Recipe, RecipeRefused
+from worker.training.recipe import NetRecipe, PlanPart, Recipe, RecipeRefused
 
 RECORDS_PER_BATCH, BATCHES_PER_BLOCK = 32, 4
 
@@ -191,7 +191,20 @@ def has_plan(path: Path) -> bool:
         return True  # reading the recipe itself says what is wrong
 
 
-def require_shape(recipe: Recipe, layout: Layout) -> None:
+def require_trained_here(path: Path) -> None:
+    """Refuse the recipe of a model that was trained elsewhere, which has no plan.
+
+    Raises:
+        RecipeRefused: the TOML file has a batch size of its own.
+    """
+    if "batch_size" in tomllib.loads(path.read_text(encoding="utf-8")):
+        raise RecipeRefused(
+            f"{path}: batch_size without a [plan] is the recipe of a model that was trained elsewhere: "
+            "`expunge-worker register` takes it, and there is nothing to check or to train"
+        )
+
+
+def require_shape(recipe: NetRecipe, layout: Layout) -> None:
     """Refuse a shape that does not hold as many numbers as a record has, or a net that it does not fit.
 
     Raises:

@@ -16,13 +16,14 @@ from app.logs import configure_logging
 from app.services.claim import job_view
 from app.services.create_model import NewModel, TrainingOrder, create_model
 from app.services.publish import current_version
-from worker import auditing, checking, progress
+from worker import auditing, checking, progress, registering
 from worker.commands import one_line, open_home, work
 from worker.data.importing import ImportOrder, import_source
 from worker.data.sources import SourceOptions, read_source
 from worker.installation import Installation
 from worker.supervisor import Supervisor
 from worker.training.recipe import Recipe, RecipeRefused, read_recipe
+from worker.training.registered import read_registered
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console()
@@ -117,6 +118,31 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
 
 @app.command()
 @one_line
+def register(
+    recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")],
+    weights: Annotated[Path, typer.Option(help="The trained weights: one safetensors file.")],
+) -> None:
+    """Publish a model that was trained elsewhere as version 1.
+
+    RECIPE has batch_size and no plan. Its policy must say accept_empirical = true: only gradient methods can
+    treat a deletion, and receipts then say "treated by". It is sfron unless final_method names another.
+    """
+    own = open_home()
+    recipe, policy = read_registered(recipe_file)
+    done = registering.register(own, recipe, policy, weights=weights, tenant=DEFAULT_TENANT)
+    version = current_version(own.sessions, done.model_id)
+    assert version is not None  # it is published with its model
+    progress.print_trained(out, own, recipe.name, version)
+    if done.num_held_out:
+        out.print(
+            f"note: {done.num_held_out} held-out records count as never met in training; if they were, "
+            "import the data with the split that the training had",
+            soft_wrap=True,
+        )
+
+
+@app.command()
+@one_line
 def oracle(
     model: Annotated[str, typer.Argument()],
     version: Annotated[str, typer.Option(help="A number or an alias.")] = "current",
@@ -154,6 +180,7 @@ def trace(
 def _read(own: Installation, path: Path) -> tuple[Recipe, Policy]:
     if checking.has_plan(path):
         return read_recipe(path)
+    checking.require_trained_here(path)
     plan = checking.proposal_for(own, path, tenant=DEFAULT_TENANT)
     raise RecipeRefused(f"{path}: it has no [plan] table; for this dataset we propose\n\n{plan}")
 

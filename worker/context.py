@@ -23,7 +23,8 @@ from worker.determinism import Environment, choose_device, environment, fix_kern
 from worker.installation import Installation
 from worker.training.checkpoints import RunIdentity
 from worker.training.factory import factory_digest
-from worker.training.recipe import Recipe, recipe_from_json
+from worker.training.recipe import NetRecipe, Recipe
+from worker.training.registered import NO_PLAN_KEY, require_plan, stored_recipe
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ModelFacts:
     row: Model
     dataset_name: str
     layout: Layout
-    recipe: Recipe
+    recipe: NetRecipe
     policy: Policy
     plan_key_id: str
 
@@ -66,14 +67,24 @@ class JobContext:
             raise HandedOver("the job was asked to stop")
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe of the model."""
+    def net_recipe(self) -> NetRecipe:
+        """What the recipe says of any model's net and inputs."""
         return self.model.recipe
 
     @property
+    def recipe(self) -> Recipe:
+        """The recipe of a model that is trained here; RecipeRefused if it was trained elsewhere."""
+        return require_plan(self.model.recipe)
+
+    @property
     def shards(self) -> range:
-        """The shards of the plan."""
-        return range(self.recipe.plan.shards)
+        """The shards of the plan; without one there is a single one."""
+        return range(self.net_recipe.num_shards)
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of a whole training, in all shards."""
+        return self.net_recipe.num_positions * self.net_recipe.num_shards
 
     @cached_property
     def environment(self) -> Environment:
@@ -87,7 +98,7 @@ class JobContext:
             recipe_digest=self.model.row.recipe_digest,
             plan_key_id=self.model.plan_key_id,
             environment_digest=self.environment.digest(),
-            factory_digest=factory_digest(self.recipe),
+            factory_digest=factory_digest(self.net_recipe),
         )
 
     @property
@@ -128,14 +139,14 @@ class JobContext:
         return Loader(
             self.data_file,
             table,
-            transform=transform_of(self.recipe, self.model.layout),
+            transform=transform_of(self.net_recipe, self.model.layout),
             device=self.device,
             resident_bytes=self.installation.settings.resident_bytes if reads_all else 0,
             poisoned=() if poisoned is None else poisoned.row_N.tolist(),
         )
 
 
-def transform_of(recipe: Recipe, layout: Layout) -> Transform:
+def transform_of(recipe: NetRecipe, layout: Layout) -> Transform:
     """Return how the recipe turns raw features into inputs."""
     data = recipe.data
     return Transform(scale=data.scale, mean=data.mean, std=data.std, shape=data.shape or layout.shape)
@@ -149,7 +160,7 @@ def _read_model(installation: Installation, claim: Claim) -> ModelFacts:
             row=model,
             dataset_name=dataset.name,
             layout=Layout.from_json(dataset.layout),
-            recipe=recipe_from_json(model.recipe),
+            recipe=stored_recipe(model.recipe),
             policy=policy_of(model),
-            plan_key_id=installation.keyring.plan_key_id(model.id),
+            plan_key_id=installation.keyring.plan_key_id(model.id) if model.has_plan else NO_PLAN_KEY,
         )

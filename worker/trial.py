@@ -17,11 +17,11 @@ from worker.proof import Measured, ProofRun
 from worker.training.factory import build_net
 from worker.training.loop import run_positions
 from worker.training.precision import computing_in
-from worker.training.recipe import Recipe, RecipeRefused
+from worker.training.recipe import NetRecipe, Recipe, RecipeRefused
 from worker.training.state import initial_state, pack_state, restore
 
 
-def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
+def require_fitting_net(recipe: NetRecipe, layout: Layout) -> None:
     """Refuse a net that does not take the inputs or has no output for some label, by one trial forward.
 
     Raises:
@@ -40,7 +40,7 @@ def require_fitting_net(recipe: Recipe, layout: Layout) -> None:
         wanted = [len(inputs), layout.num_classes]
         raise RecipeRefused(f"model.factory: its output is {found}, and the labels need {wanted}")
     has_batch_norm = any(isinstance(module, _BatchNorm) for module in net.modules())
-    if has_batch_norm and recipe.plan.min_present < 2:
+    if has_batch_norm and isinstance(recipe, Recipe) and recipe.plan.min_present < 2:
         raise RecipeRefused("plan.min_present: must be 2 with BatchNorm, which cannot normalise one record")
 
 
@@ -100,5 +100,5 @@ def _opened(run: ProofRun) -> tuple[DataFile, RecordTable]:
     return DataFile(layout=run.layout, rows=rows), replace(run.table, row_N=np.arange(len(rows)))
 
 
-def _net(recipe: Recipe) -> nn.Module:
+def _net(recipe: NetRecipe) -> nn.Module:
     return build_net(recipe, shard=0, device=torch.device("cpu"))

@@ -51,6 +51,12 @@ def active_job(session: Session, model_id: str, *, kind: JobKind) -> Job | None:
     return session.scalars(query.order_by(Job.status.desc())).first()
 
 
+def registration_of(session: Session, model_id: str) -> Job:
+    """Return the job under which a model was registered; its row outlives version 1."""
+    query = select(Job).where(Job.model_id == model_id, Job.kind == JobKind.REGISTER)
+    return session.scalars(query).one()
+
+
 def queued_job(session: Session, model_id: str, *, kind: JobKind) -> Job | None:
     """Return the queued job of this kind, if there is one."""
     query = select(Job).where(Job.model_id == model_id, Job.kind == kind, Job.status == JobStatus.QUEUED)

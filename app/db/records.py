@@ -3,13 +3,15 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, insert, null, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, delete, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import Dataset, Model, Placement, Record, Tombstone
 from app.domain.coverage import Mark
 from app.domain.errors import NotFound
 
+# Where a model without a plan has met every record that is not held out: nothing lies before that.
+_WITHOUT_PLAN = (0, 0)
 # SQLite takes at most 32 766 bound values in one statement.
 _BATCH = 5_000
 
@@ -87,16 +89,25 @@ def place_as(session: Session, model_id: str, *, row: int, like: int) -> None:
         session.flush()
 
 
-def placements_of(session: Session, model_id: str, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
+def placements_of(session: Session, model: Model, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return (shard, block) by row; held-out records have no place."""
+    if not model.has_plan:
+        return dict.fromkeys(_trained_on(session, model.dataset_id, rows), _WITHOUT_PLAN)
     found: dict[int, tuple[int, int]] = {}
     for part in in_batches(rows):
         query = select(Placement.row, Placement.shard, Placement.block)
         for row, shard, block in session.execute(
-            query.where(Placement.model_id == model_id, Placement.row.in_(part))
+            query.where(Placement.model_id == model.id, Placement.row.in_(part))
         ):
             found[row] = (shard, block)
     return found
+
+
+def _trained_on(session: Session, dataset_id: str, rows: Sequence[int]) -> Iterator[int]:
+    """Yield the rows that are not held out."""
+    for part in in_batches(rows):
+        query = select(Record.row).where(Record.dataset_id == dataset_id, Record.row.in_(part))
+        yield from session.scalars(query.where(Record.is_held_out.is_(False)))
 
 
 def tombstone_numbers(session: Session, model_id: str, rows: Sequence[int]) -> dict[int, int]:
@@ -160,6 +171,11 @@ def training_records(session: Session, dataset_id: str) -> Sequence[Any]:
     return session.execute(query.order_by(Record.row)).all()
 
 
+def records_without_plan(session: Session, dataset_id: str) -> Sequence[Any]:
+    """Return all records of a dataset as a model without a plan holds them, in row order."""
+    return session.execute(_without_plan(dataset_id)).all()
+
+
 def traits_of(session: Session, dataset_id: str) -> dict[int, tuple[int, float | None]]:
     """Return (spread, likelihood) by row: what a subject's place depends on besides its refs."""
     query = select(Record.row, Record.spread, Record.likelihood).where(Record.dataset_id == dataset_id)
@@ -189,7 +205,18 @@ def in_batches(rows: Sequence[int]) -> Iterator[Sequence[int]]:
     return (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
 
 
+def _without_plan(dataset_id: str) -> Any:
+    shard, block = (
+        case((Record.is_held_out, null()), else_=literal(place)).label(name)
+        for name, place in zip(("shard", "block"), _WITHOUT_PLAN, strict=True)
+    )
+    query = select(*_RECORD, shard, block, null().label("token"))
+    return query.where(Record.dataset_id == dataset_id).order_by(Record.row)
+
+
 def _records(model: Model) -> Any:
+    if not model.has_plan:
+        return _without_plan(model.dataset_id)
     place = and_(Placement.model_id == model.id, Placement.row == Record.row)
     columns = (*_RECORD, Placement.shard, Placement.block, Placement.token)
     query = select(*columns).outerjoin(Placement, place)

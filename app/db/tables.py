@@ -114,9 +114,14 @@ class Model(Table):
     training_seconds: Mapped[float]
     created_at: Mapped[float] = mapped_column(insert_default=epoch_now())
 
+    @property
+    def has_plan(self) -> bool:
+        """Whether it is trained here. One that was registered has a recipe without plan numbers."""
+        return "plan" in self.recipe
+
 
 class Placement(Table):
-    """Where the plan of one model puts one record. Held-out records have none."""
+    """Where the plan of one model puts one record. Held-out records have none, nor models without a plan."""
 
     __tablename__ = "placements"
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -20,6 +20,10 @@ MIN_POINTS = 8
 EXACT_METHODS = ("replay", "retrain")
 STITCH = "stitch"
 EMPIRICAL_METHODS: tuple[str, ...] = (STITCH, *SETTINGS)
+# What the policy of a model without a plan says where nobody says otherwise. That an empirical method may end
+# its deletions is not among it: somebody has to say so.
+WITHOUT_PLAN: Mapping[str, str] = {"final_method": "sfron", "when_gate_fails": "fail"}
+_FOR_A_PLAN = ("checkpoints", "checkpoint_count", "prior", "witness_blocks", "references", "stitch")
 
 
 class WhenGateFails(StrEnum):
@@ -196,6 +200,35 @@ def require_methods(policy: Policy) -> None:
     _require_known("interim_method", policy.interim_method, known=EMPIRICAL_METHODS)
     if policy.settles_empirically:
         raise ValueError("interim_method: comes before an exact final_method only; leave it out")
+
+
+def require_no_plan(settings: Mapping[str, object]) -> None:
+    """Refuse what a model without a plan cannot do: trained elsewhere, it cannot be trained again here.
+
+    ``settings`` are those of a policy, before they become one; what they do not name has its default.
+
+    Raises:
+        ValueError: names the field.
+    """
+    default = asdict(Policy())
+    given = {**default, **settings}
+    if given["final_method"] not in SETTINGS:
+        raise ValueError(
+            f"final_method: {given['final_method']} needs the plan of a training here, and this model was "
+            f"trained elsewhere; choose one of {', '.join(SETTINGS)}"
+        )
+    if given["accept_empirical"] is not True:
+        raise ValueError(
+            "accept_empirical: must be true, because nothing makes a model exact that was trained elsewhere: "
+            "an empirical method ends its deletions, and their receipts say so"
+        )
+    if given["interim_method"] is not None:
+        raise ValueError("interim_method: comes before an exact final_method only; leave it out")
+    if given["when_gate_fails"] != WhenGateFails.FAIL:
+        raise ValueError('when_gate_fails: must be "fail": without a plan there is no replay to go on with')
+    for name in _FOR_A_PLAN:
+        if given[name] != default[name]:
+            raise ValueError(f"{name}: has no meaning for a model without a plan; leave it out")
 
 
 def _require_known(setting: str, name: str, *, known: Sequence[str]) -> None:

@@ -58,6 +58,7 @@ class JobKind(StrEnum):
     """What a worker does for one model."""
 
     TRAIN = "train"
+    REGISTER = "register"
     SETTLE = "settle"
     INTERIM = "interim"
 

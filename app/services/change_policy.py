@@ -12,7 +12,7 @@ from app.db.models import lock_model, model_named
 from app.db.session import Sessions, writing
 from app.db.tables import Model
 from app.domain.errors import PolicyRefused
-from app.domain.policy import Policy, require_methods
+from app.domain.policy import Policy, require_methods, require_no_plan
 from app.domain.status import JobKind
 from app.domain.terms import JsonObject, TenantName
 from app.services.queue_job import AT_ONCE, FIRST_STEP, needed_environment, planned_start, policy_of
@@ -31,8 +31,12 @@ def change_policy(
     """
     with writing(sessions) as session:
         model = lock_model(session, model_named(session, model_name, tenant=tenant).id)
-        policy = _validated(_changed(asdict(policy_of(model)), changes))
-        _require_plan(policy, model)
+        settings = _changed(asdict(policy_of(model)), changes)
+        if not model.has_plan:
+            _require_no_plan(settings)
+        policy = _validated(settings)
+        if model.has_plan:
+            _require_plan(policy, model)
         apply_policy(session, model, policy=asdict(policy))
         return policy
 
@@ -79,6 +83,13 @@ def _validated(settings: Mapping[str, object]) -> Policy:
     except ValueError as error:
         raise PolicyRefused(str(error)) from error
     return policy
+
+
+def _require_no_plan(settings: Mapping[str, object]) -> None:
+    try:
+        require_no_plan(settings)
+    except ValueError as error:
+        raise PolicyRefused(str(error)) from error
 
 
 def _require_plan(policy: Policy, model: Model) -> None:

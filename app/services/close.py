@@ -135,6 +135,8 @@ def _reads(job: Job, scope: JsonObject, number: int) -> bool:
     covers, settled = int(str(scope["covers"])), int(str(scope["settled"]))
     if job.kind == JobKind.INTERIM:
         return number > settled
+    if scope.get("is_chained"):
+        return number > covers  # its forget set is what its own targets wait for
     return number > covers or settled < number <= int(str(scope.get("base_covers", settled)))
 
 

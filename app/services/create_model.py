@@ -79,10 +79,7 @@ def create_model(
             model = _insert(session, new, tenant=tenant, place=place)
         model_id = ModelId(model.id)
     # From here on whoever seals or closes a request sees the model. What was sealed before is taken over now.
-    with reading(sessions) as session:
-        open_ids = open_requests(session, tenant=tenant)
-    for request_id in open_ids:
-        _take_over(sessions, request_id)
+    take_over_requests(sessions, tenant=tenant)
     return _order_training(sessions, new, model_id=model_id, is_new=is_new)
 
 
@@ -142,6 +139,14 @@ def _insert_placements(session: Session, model: Model, *, place: PlaceRecords) -
     ]
     if rows:
         session.execute(insert(Placement), rows)
+
+
+def take_over_requests(sessions: Sessions, *, tenant: TenantName) -> None:
+    """Give every open request a target in the models that are new to it; call it once they are committed."""
+    with reading(sessions) as session:
+        open_ids = open_requests(session, tenant=tenant)
+    for request_id in open_ids:
+        _take_over(sessions, request_id)
 
 
 def _take_over(sessions: Sessions, request_id: str) -> None:

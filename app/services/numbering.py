@@ -47,7 +47,7 @@ def number_records(
     """
     meant = _meant(session, request, model=model, contents=contents)
     numbers = tombstone_numbers(session, model.id, meant.rows)
-    places = placements_of(session, model.id, meant.rows)
+    places = placements_of(session, model, meant.rows)
     for row in meant.rows:
         if row in numbers:
             continue

@@ -27,7 +27,8 @@ class Scope:
     ``settled`` is the number of the base's exact ancestor. ``is_covered`` says that there is nothing to
     train: a settle job only purges and attests. ``has_version`` is False for a model whose first training
     never ended. ``base`` is the manifest digest of the version that this one follows, ``base_covers``
-    what it has forgotten: more than ``settled`` when an empirical method made it.
+    what it has forgotten: more than ``settled`` when an empirical method made it. ``is_chained`` says that
+    the model has no exact version to go back to, so each job goes on from the base.
     """
 
     covers: int
@@ -37,6 +38,12 @@ class Scope:
     has_version: bool
     base: str | None = None
     base_covers: int = 0
+    is_chained: bool = False
+
+    @property
+    def forgets_above(self) -> int:
+        """The number that what a job starts from has forgotten: its forget set lies above."""
+        return self.base_covers if self.is_chained else self.settled
 
     @property
     def is_base_exact(self) -> bool:
@@ -116,15 +123,17 @@ def _scope(session: Session, model: Model, *, base: Version | None, covers: int,
     is_covered = _is_finished(session, model, base, covers=covers)
     if is_interim:
         is_covered = base is None or (base is current and base.covers >= covers)
-    return Scope(
+    scope = Scope(
         covers=covers,
         settled=settled,
-        first_touched=first_touched(marks, settled=settled, covers=covers),
+        first_touched={},
         is_covered=is_covered,
         has_version=base is not None,
         base=None if base is None else base.manifest_digest,
         base_covers=0 if base is None else base.covers,
+        is_chained=not model.has_plan,
     )
+    return replace(scope, first_touched=first_touched(marks, settled=scope.forgets_above, covers=covers))
 
 
 def _is_finished(session: Session, model: Model, base: Version | None, *, covers: int) -> bool:

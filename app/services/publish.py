@@ -77,7 +77,7 @@ def publish(
         if current is not None and _is_overtaken(claim.kind, manifest, current=current):
             _queue_again(session, model, covers=manifest.covers, current=current)
             return _published(current)
-        version = _insert(session, job, manifest=manifest, environment_digest=environment_digest)
+        version = insert_version(session, job, manifest=manifest, environment_digest=environment_digest)
         if current is not None and current.covers > version.covers:
             _stage(session, model, job=job, version=version, current=current)
         else:
@@ -172,7 +172,8 @@ def move_alias(session: Session, model: Model, *, alias: str, version: Version, 
     )
 
 
-def _insert(session: Session, job: Job, *, manifest: Manifest, environment_digest: str) -> Version:
+def insert_version(session: Session, job: Job, *, manifest: Manifest, environment_digest: str) -> Version:
+    """Add the version that a job has made, with its files and the references to their blobs."""
     parent = version_with_manifest(session, job.model_id, digest=manifest.parent)
     version = Version(
         id=new_id("ver"),

@@ -62,9 +62,10 @@ def note_refusal(
 def _tell(session: Session, job: Job, refusal: Refusal) -> None:
     """Add an event to the trail of every request whose records the attempt was for."""
     scope = job.outputs["prepare"]["scope"]
+    above = int(scope["base_covers"] if scope.get("is_chained") else scope["settled"])
     body: JsonObject = {"model": session.get_one(Model, job.model_id).name, "job": job.id}
     body |= {"method": refusal.method, "problem": refusal.problem, "checks": refusal.checks}
     for target in targets_covered(session, job.model_id, covers=int(scope["covers"])):
-        if (target.through or 0) > int(scope["settled"]):
+        if (target.through or 0) > above:
             request = lock_request(session, target.request_id)
             append_event(session, request.id, "attempt_refused", body)

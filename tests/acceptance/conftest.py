@@ -47,12 +47,22 @@ class Story:
 
 
 @pytest.fixture(scope="session")
-def ordered(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The digits imported, and a training that was killed as soon as it was ordered."""
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The digits imported, and no model."""
 
     def make(home: Home) -> None:
         home.prepare()
         home.run("expunge-worker", "import", "digits", "--records-per-subject", "3")
+
+    return made_once(tmp_path_factory, "imported", make)
+
+
+@pytest.fixture(scope="session")
+def ordered(tmp_path_factory: pytest.TempPathFactory, imported: Home) -> Home:
+    """A training that was killed as soon as it was ordered."""
+
+    def make(home: Home) -> None:
+        home.take_over(imported)
         training = home.begin("expunge-worker", "train", str(write_recipe(home)))
         home.wait_for("the order", lambda: home.rows("SELECT id FROM jobs"))
         kill_all(home, training)

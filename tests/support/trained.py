@@ -84,6 +84,22 @@ def few_digits(num_loners: int = NUM_LONERS) -> SourceTable:
     )
 
 
+def imported(
+    home: Path, *, name: str = "digits", source: SourceTable | None = None, database_url: str = ""
+) -> Installation:
+    """Return an installation in a migrated home with the few digits, or another source, and no model."""
+    own = open_installation(Settings(home=home, database_url=database_url))
+    import_source(
+        own.sessions,
+        few_digits() if source is None else source,
+        ImportOrder(name=name, held_out_share=0.15),
+        tenant=DEFAULT_TENANT,
+        keyring=own.keyring,
+        data_folder=own.settings.data_folder,
+    )
+    return own
+
+
 @dataclass(frozen=True)
 class Lab:
     """An installation under one home folder, with one model in it."""
@@ -97,15 +113,7 @@ class Lab:
         **policy: object,
     ) -> "Lab":  # fmt: skip
         """Import the digits into a migrated home, create the model and queue its training."""
-        own = open_installation(Settings(home=home, database_url=database_url))
-        import_source(
-            own.sessions,
-            few_digits() if source is None else source,
-            ImportOrder(name=recipe.data.dataset, held_out_share=0.15),
-            tenant=DEFAULT_TENANT,
-            keyring=own.keyring,
-            data_folder=own.settings.data_folder,
-        )
+        own = imported(home, name=recipe.data.dataset, source=source, database_url=database_url)
         new = NewModel(
             name=recipe.name,
             dataset=recipe.data.dataset,
@@ -254,7 +262,7 @@ class Lab:
     def model(self) -> Model:
         """The row of the model."""
         with reading(self.own.sessions) as session:
-            return session.query(Model).one()
+            return session.get_one(Model, self.model_id)
 
     @property
     def dataset(self) -> Dataset:

@@ -23,7 +23,7 @@ def served_check(
     """
     try:
         for net, empty, digest in zip(trained, fresh, files, strict=True):
-            problem = _compare(net, empty, data=store.get(digest), probe=probe)
+            problem = compare_as_served(net, empty, data=store.get(digest), probe=probe)
             if problem:
                 return Check(name=NAME, holds=False, is_gate=True, power=POWER, problem=problem)
     except StoreError as error:
@@ -32,7 +32,14 @@ def served_check(
     return Check(name=NAME, holds=True, is_gate=True, power=POWER, figures=dict(figures))
 
 
-def _compare(trained: nn.Module, fresh: nn.Module, *, data: bytes, probe: Sample) -> str:
+def compare_as_served(trained: nn.Module, fresh: nn.Module, *, data: bytes, probe: Sample) -> str:
+    """Say how a file differs from the net that it holds the weights of; empty if it does not.
+
+    ``fresh`` is a net of the same recipe, whose weights are overwritten.
+
+    Raises:
+        TensorFileRefused: the file's tensors do not fit ``fresh``.
+    """
     tensors, _ = unpack(data)
     check_against(tensors, expected=fresh.state_dict())
     fresh.load_state_dict(tensors)

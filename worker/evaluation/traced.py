@@ -37,6 +37,16 @@ def course_check(course: list[dict[str, Any]]) -> Check:
     )
 
 
+def chain_check(*, num_before: int, base_covers: int) -> Check:
+    """Say how many treated versions lie between the registered one and this one; it gates nothing."""
+    power = (
+        "none for forgetting: each treatment began from what the last one left, and what treatments leave "
+        "behind adds up"
+    )
+    figures = {"num_treatments_before": num_before, "base_covers": base_covers}
+    return Check(name="chain", holds=True, is_gate=False, power=power, figures=dict(figures))
+
+
 def error_check(
     exact: Sequence[nn.Module],
     *,

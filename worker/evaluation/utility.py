@@ -9,13 +9,13 @@ to show that somebody was forgotten.
 Shape suffixes: N records, K classes, * the shape of one input.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from app.domain.terms import JsonObject
+from app.domain.terms import JsonObject, JsonValue
 from models_store.ensemble import Ensemble
 from worker.data.loader import Loader
 from worker.data.records import RecordTable
@@ -98,10 +98,12 @@ def utility_check(
     retained: Sample,
     max_drop: float,
     is_gate: bool = False,
+    at_first: Mapping[str, JsonValue] | None = None,
 ) -> Check:
     """Return held-out and retained accuracy, before and after.
 
-    It does not hold when either fell by more than ``max_drop``, or when a class has collapsed.
+    It does not hold when either fell by more than ``max_drop``, or when a class has collapsed. ``at_first``
+    is an accuracy from long before, against which none may have fallen further either.
     """
     after = {"held_out": accuracy(new, held_out), "retained": accuracy(new, retained)}
     before = {
@@ -118,6 +120,9 @@ def utility_check(
         for name, sample in samples.items()
     }
     problems = [f"accuracy fell by {worst:.4f}, more than {max_drop}"] if worst > max_drop else []
+    lost = max((first - a for a, first in _pairs(after, at_first or {})), default=0.0)
+    if lost > max_drop:
+        problems.append(f"accuracy fell by {lost:.4f} since the model was registered, more than {max_drop}")
     problems += [
         f"a class kept {share:.2f} of its accuracy on {name} records, less than {CLASS_FLOOR}"
         for name, share in kept.items()
@@ -131,6 +136,7 @@ def utility_check(
         "num_held_out": len(held_out),
         "num_retained": len(retained),
         "max_drop_assumed": max_drop,
+        **({} if at_first is None else {"at_first": dict(at_first)}),
     }
     return Check(
         name="utility",
@@ -140,6 +146,15 @@ def utility_check(
         figures=figures,
         problem="; ".join(problems),
     )
+
+
+def _pairs(
+    after: Mapping[str, float | None], at_first: Mapping[str, JsonValue]
+) -> Iterator[tuple[float, float]]:
+    for name, share in after.items():
+        first = at_first.get(name)
+        if share is not None and isinstance(first, float | int):
+            yield share, float(first)
 
 
 def person_check(

@@ -35,7 +35,7 @@ def plan_of(context: JobContext, scope: Scope, *, method: str) -> JsonObject:
         "method": method,
         "settings": _settings(context, method),
         "prediction": prediction.to_json(),
-        "num_all_blocks": _num_all_blocks(context),
+        "num_all_blocks": context.num_blocks,
         "predicted_seconds": _seconds(context, prediction.num_blocks),
         "watched": watched_to_json(watched_blocks(context, scope)),
         "num_retained": len(table),
@@ -53,6 +53,8 @@ def _method(context: JobContext, scope: Scope) -> str:
             if policy.interim_method is None:
                 raise Refused("the policy has no interim method any more")
             return policy.interim_method
+        case JobKind.REGISTER:
+            raise AssertionError("a registration is no job of a worker")
 
 
 def _final_method(policy: Policy, scope: Scope) -> str:
@@ -60,9 +62,9 @@ def _final_method(policy: Policy, scope: Scope) -> str:
         return policy.final_method
     if not policy.accept_empirical:
         raise Refused(f"final_method: {policy.final_method} is empirical, which the policy does not accept")
-    # No chains: a method is applied to an exact version only. What treatments leave behind would add up, and
-    # of whom the last one was for there are no records left to treat again.
-    return policy.final_method if scope.is_base_exact else NEXT_METHOD
+    # No chains where there is an exact version: a method is applied to that only. What treatments leave
+    # behind would add up, and of whom the last one was for there are no records left to treat again.
+    return policy.final_method if scope.is_base_exact or scope.is_chained else NEXT_METHOD
 
 
 def _settings(context: JobContext, method: str) -> JsonObject | None:
@@ -72,8 +74,4 @@ def _settings(context: JobContext, method: str) -> JsonObject | None:
 
 
 def _seconds(context: JobContext, num_blocks: int) -> float:
-    return round(context.model.row.training_seconds * num_blocks / _num_all_blocks(context), 3)
-
-
-def _num_all_blocks(context: JobContext) -> int:
-    return context.recipe.plan.num_positions * len(context.shards)
+    return round(context.model.row.training_seconds * num_blocks / context.num_blocks, 3)

@@ -10,6 +10,7 @@ from models_store.blobs import parse_digest
 from models_store.manifest import Manifest, ManifestFile, constituent_names
 from worker.context import JobContext
 from worker.steps.scope import made_by, scope_of, settings_by
+from worker.training.schemas import input_schema, label_schema
 
 
 def publish(context: JobContext) -> JsonObject:
@@ -26,7 +27,7 @@ def build_manifest(context: JobContext) -> Manifest:
     """Return the manifest of the job's version; nothing in it changes on a retry."""
     scope, verified = scope_of(context), context.output_of("verify")
     is_train = context.claim.kind is JobKind.TRAIN
-    recipe, row = context.recipe, context.model.row
+    recipe, row, layout = context.net_recipe, context.model.row, context.model.layout
     environment = context.output_of("unlearn")["environment"]
     assert isinstance(environment, dict)
     return Manifest(
@@ -51,8 +52,8 @@ def build_manifest(context: JobContext) -> Manifest:
         code_digest=parse_digest(str(environment["code_digest"])),
         factory=recipe.model.factory,
         factory_arguments=recipe.model.arguments,
-        input_schema=_input_schema(context),
-        label_schema={"kind": "integer class", "num_classes": context.model.layout.num_classes},
+        input_schema=input_schema(recipe, layout),
+        label_schema=label_schema(layout),
         combine=recipe.model.combine if len(context.shards) > 1 else None,
         settings=settings_by(context),
     )
@@ -68,15 +69,3 @@ def _files(context: JobContext) -> tuple[ManifestFile, ...]:
         ManifestFile(name=name, digest=parse_digest(str(digest)), size=store.size(str(digest)))
         for name, digest in zip(names, digests, strict=True)
     )
-
-
-def _input_schema(context: JobContext) -> JsonObject:
-    data, layout = context.recipe.data, context.model.layout
-    return {
-        "shape": list(data.shape or layout.shape),
-        "raw_dtype": layout.dtype,
-        "raw_shape": list(layout.shape),
-        "scale": data.scale,
-        "mean": list(data.mean),
-        "std": list(data.std),
-    }

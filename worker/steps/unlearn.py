@@ -14,7 +14,7 @@ def unlearn(context: JobContext) -> JsonObject:
     scope = scope_of(context)
     table = context.retained(covers=scope.covers)
     unlearned = unlearner_of(context).unlearn(context, scope, table=table, watched=watched_by(context))
-    ran_all = unlearned.num_blocks == context.recipe.plan.num_positions * len(context.shards)
+    ran_all = unlearned.num_blocks == context.num_blocks
     if context.claim.kind is JobKind.TRAIN and ran_all:
         own = context.installation
         record_training_seconds(own.sessions, context.claim.model_id, seconds=unlearned.loop_seconds)

@@ -9,7 +9,8 @@ import time
 import numpy as np
 from torch import nn
 
-from app.db.models import alias_version, exact_ancestor, version_with_manifest
+from app.db.jobs import registration_of
+from app.db.models import alias_version, exact_ancestor, version_with_manifest, versions_of
 from app.db.session import reading
 from app.db.tables import Version
 from app.domain.status import Guarantee, JobKind, VersionStatus
@@ -26,7 +27,7 @@ from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
 from worker.evaluation.served import served_check
-from worker.evaluation.traced import course_check, error_check, trace_check
+from worker.evaluation.traced import chain_check, course_check, error_check, trace_check
 from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.scope import guarantee_of, prediction_of, scope_of, unlearned_by
@@ -48,7 +49,7 @@ def verify(context: JobContext) -> JsonObject:
     nets = [_trained(context, blob, shard=shard) for shard, blob in enumerate(unlearned.constituents)]
     digest = weights_digest([weights(net) for net in nets])
     retained = context.retained(covers=scope.covers)
-    forgotten = context.forgotten(above=scope.settled, covers=scope.covers)
+    forgotten = context.forgotten(above=scope.forgets_above, covers=scope.covers)
     poisoned = context.loader(retained, poisoned=forgotten, reads_all=False)
     files = [_store_weights(context, net) for net in nets]
     witness, witness_seconds = _timed_witness(context, scope, loader=poisoned, files=files)
@@ -58,6 +59,7 @@ def verify(context: JobContext) -> JsonObject:
         _served(context, nets, files=files, loader=poisoned, retained=retained),
         *_trace(unlearned),
         *_course(unlearned),
+        *_chain(context, scope),
         *_interim_error(context, scope, nets),
         *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
     ]
@@ -98,6 +100,16 @@ def _course(unlearned: Unlearned) -> list[Check]:
     return [] if unlearned.course is None else [course_check(unlearned.course)]
 
 
+def _chain(context: JobContext, scope: Scope) -> list[Check]:
+    """Say on how many treatments this one was put, where there is no exact version to begin from."""
+    if not scope.is_chained:
+        return []
+    with reading(context.installation.sessions) as session:
+        versions = versions_of(session, context.claim.model_id)
+    num_before = sum(version.job_id != context.claim.job_id for version in versions) - 1
+    return [chain_check(num_before=num_before, base_covers=scope.base_covers)]
+
+
 def _interim_error(context: JobContext, scope: Scope, nets: list[nn.Module]) -> list[Check]:
     """Compare what an interim job published for the same deletions, now that the exact weights are there."""
     if context.claim.kind is not JobKind.SETTLE or guarantee_of(context) is not Guarantee.EXACT:
@@ -118,7 +130,7 @@ def _interim_error(context: JobContext, scope: Scope, nets: list[nn.Module]) -> 
 
 def _trained(context: JobContext, blob: str, *, shard: int) -> nn.Module:
     data = context.installation.store.get(blob)
-    return restore(data, context.recipe, shard=shard, device=context.device).net
+    return restore(data, context.net_recipe, shard=shard, device=context.device).net
 
 
 def _store_weights(context: JobContext, net: nn.Module) -> Digest:
@@ -159,7 +171,7 @@ def _witness(context: JobContext, scope: Scope, *, loader: Loader, files: list[D
 def _served(
     context: JobContext, nets: list[nn.Module], *, files: list[Digest], loader: Loader, retained: RecordTable
 ) -> Check:
-    fresh = [build_net(context.recipe, shard=shard, device=context.device) for shard in context.shards]
+    fresh = [build_net(context.net_recipe, shard=shard, device=context.device) for shard in context.shards]
     probes = retained.held_out() if retained.is_held_out_N.any() else retained.training()
     probe = sample_of(loader, probes, num=PROBE_RECORDS)
     return served_check(nets, fresh, files=files, store=context.installation.store, probe=probe)
@@ -183,6 +195,7 @@ def _context_checks(
         retained=sample_of(loader, retained.training()),
         max_drop=context.model.policy.max_drop,
         is_gate=is_empirical,
+        at_first=_accuracy_at_first(context),
     )
     shard_N = retained.training().shard_N
     remainder = remainder_check(np.bincount(shard_N, minlength=len(context.shards)).tolist())
@@ -212,6 +225,16 @@ def _compared_version(context: JobContext) -> Version | None:
     return _exact_before(context, scope_of(context)) or base
 
 
+def _accuracy_at_first(context: JobContext) -> JsonObject | None:
+    """Return how well a model did when it was registered: along a chain each version might fall a little."""
+    if context.model.row.has_plan:
+        return None
+    with reading(context.installation.sessions) as session:
+        found = registration_of(session, context.claim.model_id).outputs["register"]["accuracy"]
+    assert isinstance(found, dict)
+    return found
+
+
 def _exact_before(context: JobContext, scope: Scope) -> Version | None:
     """Return the exact version that this job's base comes from, while its bytes are there."""
     with reading(context.installation.sessions) as session:
@@ -225,7 +248,7 @@ def _parent(context: JobContext) -> Ensemble | None:
     """Return the version that accuracy is compared with, as it is served."""
     nets = []
     for shard, digest in enumerate(_files_of(context, _compared_version(context))):
-        net = build_net(context.recipe, shard=shard, device=context.device)
+        net = build_net(context.net_recipe, shard=shard, device=context.device)
         tensors, _ = unpack(context.installation.store.get(digest))
         net.load_state_dict(tensors)
         nets.append(net)
@@ -233,7 +256,7 @@ def _parent(context: JobContext) -> Ensemble | None:
 
 
 def _ensemble(context: JobContext, nets: list[nn.Module]) -> Ensemble:
-    return Ensemble(nets, combine=context.recipe.model.combine)
+    return Ensemble(nets, combine=context.net_recipe.model.combine)
 
 
 def _files_of(context: JobContext, version: Version | None) -> list[Digest]:

@@ -8,18 +8,19 @@ from torch import nn
 
 from worker.determinism import seed_everything
 from worker.training.plan import init_seed
-from worker.training.recipe import Recipe, RecipeRefused
+from worker.training.recipe import NetRecipe, Recipe, RecipeRefused
 from worker.training.sources import source_digest
 
 
-def build_net(recipe: Recipe, *, shard: int, device: torch.device) -> nn.Module:
+def build_net(recipe: NetRecipe, *, shard: int, device: torch.device) -> nn.Module:
     """Return the freshly initialised net of one shard, in training mode, float32.
 
     Raises:
         RecipeRefused: the factory cannot be imported or called, or returns no module.
     """
     factory = load_factory(recipe)
-    seed_everything(init_seed(recipe.plan, shard=shard))
+    # Without a plan nothing of the initialisation stays: any seed will do, as long as it is the same one.
+    seed_everything(init_seed(recipe.plan, shard=shard) if isinstance(recipe, Recipe) else 0)
     try:
         net = factory(**recipe.model.arguments)
     except (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError) as error:
@@ -29,7 +30,7 @@ def build_net(recipe: Recipe, *, shard: int, device: torch.device) -> nn.Module:
     return net.to(device=device, dtype=torch.float32).train()
 
 
-def load_factory(recipe: Recipe) -> Any:
+def load_factory(recipe: NetRecipe) -> Any:
     """Return the callable that the recipe names.
 
     Raises:
@@ -45,7 +46,7 @@ def load_factory(recipe: Recipe) -> Any:
     return factory
 
 
-def factory_digest(recipe: Recipe) -> str:
+def factory_digest(recipe: NetRecipe) -> str:
     """Return the digest of the source that the factory is made of: other code, other bits."""
     load_factory(recipe)
     return source_digest(recipe.model.factory.split(":")[0])

@@ -198,22 +198,33 @@ class ExecutionPart(_Part):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class Recipe(_Part):
-    """A model's name and all that its training depends on."""
+class NetRecipe(_Part):
+    """What a recipe says of any model, trained here or elsewhere: its net, its inputs, how it was optimized.
+
+    Without a plan all records are one block of one shard, met once: whoever training met, it met from the
+    beginning on.
+    """
 
     name: Name
     model: ModelPart
     data: DataPart
-    plan: PlanPart
     optimizer: OptimizerPart
-    schedule: SchedulePart = SchedulePart()
     execution: ExecutionPart = ExecutionPart()
 
-    @model_validator(mode="after")
-    def _combine_needs_shards(self) -> "Recipe":
-        if self.model.combine != "mean" and self.plan.shards == 1:
-            raise ValueError("model.combine: with plan.shards = 1 there is nothing to combine")
-        return self
+    @property
+    def num_shards(self) -> int:
+        """Constituents of a version."""
+        return 1
+
+    @property
+    def num_positions(self) -> int:
+        """Blocks of one shard over all passes."""
+        return 1
+
+    @property
+    def num_visits(self) -> int:
+        """How often training meets a record."""
+        return 1
 
     def to_json(self) -> JsonObject:
         """Return the recipe as it is stored and hashed."""
@@ -224,21 +235,44 @@ class Recipe(_Part):
         return digest_json({key: value for key, value in self.to_json().items() if key != "name"})
 
 
+class Recipe(NetRecipe):
+    """A model's name and all that its training depends on."""
+
+    plan: PlanPart
+    schedule: SchedulePart = SchedulePart()
+
+    @model_validator(mode="after")
+    def _combine_needs_shards(self) -> "Recipe":
+        if self.model.combine != "mean" and self.plan.shards == 1:
+            raise ValueError("model.combine: with plan.shards = 1 there is nothing to combine")
+        return self
+
+    @property
+    def num_shards(self) -> int:
+        """Constituents of a version."""
+        return self.plan.shards
+
+    @property
+    def num_positions(self) -> int:
+        """Blocks of one shard over all passes."""
+        return self.plan.num_positions
+
+    @property
+    def num_visits(self) -> int:
+        """How often training meets a record."""
+        return self.plan.epochs * self.plan.passes
+
+
 def read_recipe(path: Path) -> tuple[Recipe, Policy]:
     """Return the recipe and the policy of a TOML file.
 
     Raises:
         RecipeRefused: the file cannot be read, or a field is missing, unknown or wrong.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeRefused(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeRefused(f"{path}: not TOML: {error}") from error
+    values = values_of(path)
     policy = values.pop("policy", {})
     try:
-        recipe, policy = Recipe.model_validate(values), _POLICY.validate_python({"policy": policy})["policy"]
+        recipe, policy = Recipe.model_validate(values), policy_from(policy)
     except ValidationError as error:
         raise RecipeRefused(f"{path}: {problems_of(error)}") from error
     try:
@@ -249,8 +283,31 @@ def read_recipe(path: Path) -> tuple[Recipe, Policy]:
     return recipe, policy
 
 
+def values_of(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises:
+        RecipeRefused: it cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeRefused(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeRefused(f"{path}: not TOML: {error}") from error
+
+
+def policy_from(table: object) -> Policy:
+    """Return the policy of a [policy] table.
+
+    Raises:
+        ValidationError: a setting is unknown or wrong; its place begins with ``policy``.
+    """
+    return _POLICY.validate_python({"policy": table})["policy"]
+
+
 def recipe_from_json(values: JsonObject) -> Recipe:
-    """Return a stored recipe."""
+    """Return a stored recipe of a model that is trained here."""
     return Recipe.model_validate(values)
 
 

@@ -15,7 +15,7 @@ from models_store.manifest import digest_json
 from models_store.tensors import check_against, pack, tensor_digest, unpack
 from worker.training.factory import build_net
 from worker.training.optimizers import build_optimizer
-from worker.training.recipe import Recipe
+from worker.training.recipe import NetRecipe
 
 NET_PREFIX, _OPTIMIZER = "net.", "optimizer."
 
@@ -29,7 +29,7 @@ class TrainingState:
     schedule_step: int = 0
 
 
-def initial_state(recipe: Recipe, *, shard: int, device: torch.device) -> TrainingState:
+def initial_state(recipe: NetRecipe, *, shard: int, device: torch.device) -> TrainingState:
     """Return the state before the first block."""
     net = build_net(recipe, shard=shard, device=device)
     return TrainingState(net=net, optimizer=build_optimizer(recipe.optimizer, net.parameters()))
@@ -55,7 +55,7 @@ def pack_state(state: TrainingState) -> bytes:
     return pack(_tensors(state), note={"schedule_step": state.schedule_step})
 
 
-def restore(data: bytes, recipe: Recipe, *, shard: int, device: torch.device) -> TrainingState:
+def restore(data: bytes, recipe: NetRecipe, *, shard: int, device: torch.device) -> TrainingState:
     """Return the state that ``pack_state`` wrote, on ``device``.
 
     Raises:

@@ -15,9 +15,10 @@ Watched = Mapping[int, list[int]]
 def watched_blocks(context: JobContext, scope: Scope) -> dict[int, list[int]]:
     """Return, for each touched shard, its first touched position and as many later ones as the policy says.
 
-    The later ones are chosen by a hash keyed with the job and the shard. Only a settlement has a witness.
+    The later ones are chosen by a hash keyed with the job and the shard. Only a settlement has a witness, and
+    without a plan there is nothing that one could run again.
     """
-    if context.claim.kind is not JobKind.SETTLE:
+    if context.claim.kind is not JobKind.SETTLE or not context.model.row.has_plan:
         return {}
     return {shard: _watched(context, shard, touched) for shard, touched in scope.first_touched.items()}
 

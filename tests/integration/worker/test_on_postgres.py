@@ -9,6 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from app.db.session import reading
+from app.db.tables import Blob
+from app.domain.errors import NameTaken
+from app.domain.status import VersionStatus
+from app.domain.terms import DEFAULT_TENANT
 from tests.integration.worker.test_crashes import (
     has_power_cut,
     require_one_ending,
@@ -18,8 +22,10 @@ from tests.integration.worker.test_crashes import (
 )
 from tests.integration.worker.test_two_tiers import require_a_treated_end_and_then_an_exact_one
 from tests.support.methods import Shift
+from tests.support.outside import QUICK_POLICY, outside_recipe, save_outside, train_outside
 from tests.support.servers import PostgresServer
-from tests.support.trained import Lab, recipe_of
+from tests.support.trained import Lab, few_digits, imported, recipe_of
+from worker.registering import register
 from worker.unlearners import UNLEARNERS
 
 _TRAINED = "trained"
@@ -111,3 +117,22 @@ def test_who_lost_the_lease_writes_nothing(lab: Lab) -> None:
 def test_a_treated_person_is_settled_by_the_next_replay(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(UNLEARNERS, Shift.name, Shift())
     require_a_treated_end_and_then_an_exact_one(lab)
+
+
+def test_a_model_trained_elsewhere_is_registered_and_treated(
+    migrated_home: Path, migrated_database: str, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    shutil.copytree(migrated_home, tmp_path / "home")
+    weights = save_outside(train_outside(few_digits(), num_epochs=40), tmp_path / "outside.safetensors")
+    with postgres.database(template=migrated_database) as url:
+        own = imported(tmp_path / "home", database_url=url)
+        done = register(own, outside_recipe(), QUICK_POLICY, weights=weights, tenant=DEFAULT_TENANT)
+        lab = Lab(own=own, model_id=done.model_id)
+        with pytest.raises(NameTaken):
+            register(own, outside_recipe(), QUICK_POLICY, weights=weights, tenant=DEFAULT_TENANT)
+        version = lab.forget(lab.families[0])
+        assert (version.number, version.covers, version.settled) == (2, 4, 0)
+        assert lab.versions[0].status == VersionStatus.PURGED
+        with reading(own.sessions) as session:
+            assert {row.digest for row in session.query(Blob)} == set(own.store.digests())
+        lab.close()

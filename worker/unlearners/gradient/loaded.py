@@ -53,15 +53,15 @@ class ShardRecords:
 class Loaded:
     """Reads a job's records shard by shard, so that no more than one shard's are held.
 
-    ``retained`` are those that the new version may be made from. The forgotten ones are all that the last
-    exact version was trained on and that are not settled yet.
+    ``retained`` are those that the new version may be made from. The forgotten ones are all that the version
+    was trained on which the job starts from, and that it has not forgotten.
     """
 
     def __init__(self, context: JobContext, scope: Scope, *, retained: RecordTable) -> None:
         self._context = context
-        self._people = context.forgotten(above=scope.settled, covers=scope.covers).training()
+        self._people = context.forgotten(above=scope.forgets_above, covers=scope.covers).training()
         self._kept = retained.training()
-        self._corrected = context.corrected(above=scope.settled, covers=scope.covers).training()
+        self._corrected = context.corrected(above=scope.forgets_above, covers=scope.covers).training()
         # The one place that asks for forget-set bytes to change weights by.
         self._of_forgotten, self._of_retained = (
             context.loader(each, reads_all=False) for each in (self._people, retained)

@@ -71,7 +71,7 @@ class CourseSaver:
         require_needed(own.sessions, claim, settled=self.settled)
         data = pack_course(state)
         # Behind the last position of training: whoever is forgotten in this shard lies before it.
-        position = self.context.recipe.plan.num_positions + state.cycle
+        position = self.context.net_recipe.num_positions + state.cycle
         facts = CheckpointFacts(
             role="rolling",
             key=self._key,

@@ -1,7 +1,8 @@
 """A gradient method as an unlearner: from the last exact version's weights, shard by shard.
 
-Always from there, never from what was treated before: what treatments leave behind would add up. Only shards
-that somebody is forgotten in are touched.
+Always from there, never from what was treated before: what treatments leave behind would add up. Only a model
+that was trained elsewhere, which has no exact version, goes on from its newest one. Only shards that somebody
+is forgotten in are touched.
 
 Promises: the seed is a function of the original weights, the method, its settings and whom it is for, so a
 job that is killed and run again ends with the same bits. Never: a claim beyond ``empirical``.
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from app.db.models import exact_ancestor
+from app.db.models import exact_ancestor, version_with_manifest
 from app.db.session import reading
 from app.domain.errors import GateFailed
 from app.domain.methods import settings_of
@@ -60,7 +61,7 @@ class Gradient:
         return Prediction(
             resumes_after=[-1] * num,
             resumes_from=[None] * num,
-            num_blocks=num_touched * context.recipe.plan.num_positions,
+            num_blocks=num_touched * context.net_recipe.num_positions,
         )
 
     def unlearn(
@@ -72,11 +73,11 @@ class Gradient:
             GateFailed: a shard's weights cannot be used; it is named.
         """
         started = time.perf_counter()
-        originals, loaded = _originals(context), Loaded(context, scope, retained=table)
+        originals, loaded = _originals(context, scope), Loaded(context, scope, retained=table)
         blobs: list[str] = []
         shown: list[dict[str, Any]] = []
         for shard in context.shards:
-            state = initial_state(context.recipe, shard=shard, device=context.device)
+            state = initial_state(context.net_recipe, shard=shard, device=context.device)
             net = state.net
             net.load_state_dict(originals[shard])
             if shard in loaded.shards:
@@ -138,7 +139,7 @@ class _Treated:
             "weights": tensor_digest(dict(net.state_dict())),
             "method": self.method.name,
             "settings": dict(stated),
-            "scope": [self.scope.settled, self.scope.covers, self.shard],
+            "scope": [self.scope.forgets_above, self.scope.covers, self.shard],
             "environment": self.context.environment.digest(),
         }
         return int(digest_json(parts)[:13], 16)  # 52 bits, which JSON holds exactly
@@ -154,20 +155,21 @@ def _sides_read(method: Method) -> set[Side]:
     return {Reads(read).side for read in method.reads}
 
 
-def _originals(context: JobContext) -> list[dict[str, Tensor]]:
-    """Return the weights of the last exact version, by shard."""
-    own = context.installation
+def _originals(context: JobContext, scope: Scope) -> list[dict[str, Tensor]]:
+    """Return the weights to start from, by shard: the last exact version's, or without one the base's."""
+    own, model_id = context.installation, context.claim.model_id
     with reading(own.sessions) as session:
-        exact = exact_ancestor(session, context.claim.model_id)
-        assert exact is not None, "no exact version to start from"
-        manifest_digest = Digest(exact.manifest_digest)
+        if scope.is_chained:
+            start = version_with_manifest(session, model_id, digest=scope.base)
+        else:
+            start = exact_ancestor(session, model_id)
+        assert start is not None, "no version to start from"
+        manifest_digest = Digest(start.manifest_digest)
     manifest = Manifest.from_bytes(own.store.get(manifest_digest))
     return [unpack(own.store.get(file.digest))[0] for file in manifest.constituents]
 
 
 def _as_blocks(context: JobContext, table: RecordTable, *, num_records: int) -> int:
     """Return how many blocks of training meet as many records."""
-    plan = context.recipe.plan
-    whole = len(table.training()) * plan.epochs * plan.passes
-    num_blocks = plan.num_positions * len(context.shards)
-    return -(-num_records * num_blocks // whole) if whole else 0
+    whole = len(table.training()) * context.net_recipe.num_visits
+    return -(-num_records * context.num_blocks // whole) if whole else 0

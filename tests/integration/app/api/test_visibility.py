@@ -217,7 +217,7 @@ def test_a_model_created_meanwhile_shows_in_neither_request(
     seal_due(world.sessions)
     close_ready(world.sessions, keyring=world.keyring, erase=world.erase)
     new = NewModel(
-        name="later", dataset="churn-data", recipe={}, recipe_digest="b" * 64, policy={},
+        name="later", dataset="churn-data", recipe={"plan": {}}, recipe_digest="b" * 64, policy={},
         training_seconds=3000.0,
     )  # fmt: skip
     soon = time.time() + 900.95

@@ -81,7 +81,7 @@ def import_of(world: World, subject: str, *, name: str) -> object:
 def model_on(world: World, dataset: str, *, name: str) -> None:
     """Create a model whose plan has one block."""
     new = NewModel(
-        name=name, dataset=dataset, recipe={}, recipe_digest=name, policy={}, training_seconds=0.0
+        name=name, dataset=dataset, recipe={"plan": {}}, recipe_digest=name, policy={}, training_seconds=0.0
     )  # fmt: skip
     create_model(
         world.sessions, new, tenant=world.tenant,

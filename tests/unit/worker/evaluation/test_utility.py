@@ -51,6 +51,19 @@ def test_the_first_version_has_nothing_to_fall_from() -> None:
     assert check.figures["after"] == {"held_out": 1.0, "retained": None}
 
 
+@pytest.mark.parametrize(("at_first", "holds"), [(0.5, True), (0.51, True), (0.53, False)])
+def test_a_version_may_not_fall_from_long_ago_either(at_first: float, holds: bool) -> None:
+    """The version just before was as good as this one: only along the whole row is something lost."""
+    probe = Sample(inputs=torch.eye(2)[[0, 0, 0, 0]], labels=torch.tensor([0, 1, 0, 1]))
+    figures = {"held_out": at_first, "retained": None}
+    check = utility_check(
+        RIGHT, RIGHT, held_out=probe, retained=NOBODY, max_drop=0.02, is_gate=True, at_first=dict(figures)
+    )
+    assert (check.holds, check.is_gate) == (holds, True)
+    assert check.figures["at_first"] == figures
+    assert holds or "since the model was registered" in check.problem
+
+
 def test_a_better_version_never_warns() -> None:
     probe = sample(0, 1, 1)
     check = utility_check(RIGHT, WRONG, held_out=probe, retained=probe, max_drop=0.0)
