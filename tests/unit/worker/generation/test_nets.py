@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tests.support.generators import KEPT, digits, small_dit, small_unet
 from worker.generation.nets import Denoiser, dit, unet
+from worker.generation.presets import PRESETS
+from worker.unlearners.gradient.layers import are_layers_enough
 from worker.unlearners.gradient.noise_prediction import NoisePrediction
 from worker.unlearners.gradient.records import TensorRecords
 from worker.unlearners.gradient.statistics import mean_squares, squares_by_records
@@ -58,6 +60,11 @@ def test_levels_attend_where_they_are_told_to() -> None:
     assert not any("down_blocks.0.attentions" in name or "up_blocks.1.attentions" in name for name in names)
 
 
+def test_the_layers_formulas_fit_a_unet_though_its_keys_have_biases_without_influence() -> None:
+    assert are_layers_enough(small_unet().eval(), *asked(2))
+    assert not are_layers_enough(small_dit().eval(), *asked(2))  # it embeds a condition twice
+
+
 @BOTH
 def test_squares_of_single_records_are_those_of_a_loop(make: Make) -> None:
     net, everybody = make(dtype=torch.float64).eval(), digits(dtype=torch.float64)
@@ -77,3 +84,18 @@ def test_squares_of_single_records_are_those_of_a_loop(make: Make) -> None:
         torch.testing.assert_close(by_records[name], value, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(whole[name], value / 5, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(in_chunks[name], value / 5, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_answers_with_the_shape_of_its_images(name: str) -> None:
+    preset = PRESETS[name]
+    with torch.device("meta"):  # shapes without numbers: the published ones are large
+        net, conditions = preset.net(), torch.zeros(2, dtype=torch.int64)
+        assert net(torch.zeros(2, *preset.shape), conditions, conditions).shape == (2, *preset.shape)
+
+
+def test_the_net_for_cifar_10_has_the_published_size_and_an_embedding_of_the_class() -> None:
+    with torch.device("meta"):
+        net = PRESETS["ddpm_cifar10"].net()
+    num = sum(weight.numel() for weight in net.parameters())
+    assert round((num - 10 * 512) / 1e6, 1) == 35.7  # Ho et al. 2020

@@ -59,17 +59,10 @@ class Words(nn.Module):
         return answers
 
 
-def normed() -> nn.Module:
-    """A bias that the normalisation takes out again has no influence: its gradient is rounding."""
-    layers = [nn.Conv2d(4, 4, 3), nn.GroupNorm(4, 4), nn.Flatten(), nn.Tanh(), nn.Linear(144, 3)]
-    return nn.Sequential(*layers)
-
-
 WORDS = torch.tensor([[1, 2, 1, 0], [3, 3, 3, 3], [5, 4, 1, 2], [0, 0, 0, 1], [2, 5, 2, 5]]).double()
 
 FITTING = {
     "words": (Words, WORDS),
-    "normed": (normed, IMAGES),
     "dense": (small_net, ROWS),
     "in_place": (hasty, ROWS),
     "tokens": (Tokens, IMAGES),
