@@ -43,7 +43,7 @@ SMALL = SfronSettings(
     lift=0.0,
     stops=False,
     repair_steps=0,
-    forget=_adam(1e-3),
+    forget=_adam(6e-4),
     retain=_adam(5e-4),
 )
 
