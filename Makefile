@@ -7,7 +7,7 @@ PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint format bench bench-stitch bench-gradient load chaos trials clean
+.PHONY: install demo test lint format bench bench-stitch bench-gradient bench-generation load chaos trials clean
 
 install: $(STAMP)
 
@@ -51,6 +51,11 @@ bench-stitch: $(STAMP)
 # A quarter of an hour on one core; every gradient method with its defaults.
 bench-gradient: $(STAMP)
 	$(BIN)/python -m benchmarks.gradient
+	$(BIN)/python -m benchmarks.render
+
+# About five minutes on one core; NET is unet_28 or dit_28, RETRAIN=1 also trains once more without the class.
+bench-generation: $(STAMP)
+	$(BIN)/python -m benchmarks.generation --net $(or $(NET),unet_28) $(if $(RETRAIN),--retrain)
 	$(BIN)/python -m benchmarks.render
 
 # Kills and pauses under load, then a checker; SETUP is sqlite, postgres or both, SEED repeats a storm.

@@ -50,7 +50,7 @@ def drawn(kind: Kind, *, seed: int) -> Scenario:
     generator = torch.Generator().manual_seed(seed)
     inputs, labels = _digits()
     order = torch.randperm(len(labels), generator=generator)
-    inputs, true = inputs[order], labels[order]
+    inputs, true = normalised(inputs[order]), labels[order]
     labels = true.clone()
     place = torch.arange(len(labels))
     is_training = place < NUM_TRAINING
@@ -105,10 +105,22 @@ def _is_gone(kind: Kind, true: Tensor, place: Tensor, *, seed: int) -> Tensor:
     return true == seed % NUM_CLASSES if kind is Kind.CLASS else place < NUM_WRONG
 
 
+def drawn_digits(*, seed: int) -> tuple[Tensor, Tensor]:
+    """Return all images (N, 1, 28, 28) in [0, 1] and their labels (N,), in an order of the seed."""
+    images, labels = _digits()
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return images[order], labels[order]
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Return images in [0, 1] as the nets of the scenarios take them."""
+    return images.sub(0.3).div(0.37)
+
+
 def _digits() -> tuple[Tensor, Tensor]:
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32).unsqueeze(1).div(16)
-    return F.interpolate(images, size=SIZE, mode="bilinear").sub(0.3).div(0.37), torch.tensor(found.target)
+    return F.interpolate(images, size=SIZE, mode="bilinear"), torch.tensor(found.target)
 
 
 def _every(records: object) -> Tensor:

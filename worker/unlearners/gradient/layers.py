@@ -95,31 +95,37 @@ def layer_squares(net: nn.Module, scalar: Scalar) -> Squares:
     return {name: value for name, value in found.items() if net.get_parameter(name).requires_grad}
 
 
-def are_layers_enough(net: nn.Module, inputs: Tensor) -> bool:
-    """Whether the formulas give, for these few records, what gradients taken one by one give."""
+def are_layers_enough(net: nn.Module, *asked: Tensor) -> bool:
+    """Whether the formulas give, for these few records, what gradients taken one by one give.
+
+    ``asked`` is what the net is called with: inputs, and whatever conditions belong to them, records first.
+    """
     moving = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    probe = _probe(net, inputs)
-    found = layer_squares(net, lambda: (net(inputs) * probe).sum())
+    probe = _probe(net, *asked)
+    found = layer_squares(net, lambda: (net(*asked) * probe).sum())
     if found.keys() != moving.keys():
         return False
     expected = {name: torch.zeros_like(parameter) for name, parameter in moving.items()}
-    for one, aim in zip(inputs.split(1), probe.split(1), strict=True):
-        own = torch.autograd.grad((net(one) * aim).sum(), list(moving.values()), allow_unused=True)
+    for *one, aim in zip(*(each.split(1) for each in (*asked, probe)), strict=True):
+        own = torch.autograd.grad((net(*one) * aim).sum(), list(moving.values()), allow_unused=True)
         for name, gradient in zip(moving, own, strict=True):
             expected[name] += 0.0 if gradient is None else gradient**2
-    return all(_is_near(found[name], value) for name, value in expected.items())
+    largest = max((float(value.max()) for value in expected.values()), default=0.0)
+    return all(_is_near(found[name], value, largest=largest) for name, value in expected.items())
 
 
-def _probe(net: nn.Module, inputs: Tensor) -> Tensor:
+def _probe(net: nn.Module, *asked: Tensor) -> Tensor:
     """A direction that is nobody's loss: the gradient of a fitted record would be nearly zero."""
     with torch.no_grad():
-        answer: Tensor = net(inputs)
+        answer: Tensor = net(*asked)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(answer.shape, generator=generator).to(answer)
 
 
-def _is_near(found: Tensor, expected: Tensor) -> bool:
-    tolerance: float = torch.finfo(expected.dtype).eps ** 0.5 * float(expected.abs().max())
+def _is_near(found: Tensor, expected: Tensor, *, largest: float) -> bool:
+    """Against the layer's own size; a weight without influence has rounding of the whole net's for it."""
+    eps = torch.finfo(expected.dtype).eps
+    tolerance: float = eps**0.5 * float(expected.abs().max()) + eps**1.5 * largest
     return float((found - expected).abs().max()) <= tolerance
 
 
@@ -155,12 +161,28 @@ def _group_norm(layer: nn.Module, inputs: Tensor, gradients: Tensor) -> Squares:
     return _scaled(F.group_norm(inputs, layer.num_groups, eps=layer.eps), gradients)
 
 
+def _embedding(layer: nn.Module, indices: Tensor, gradients: Tensor) -> Squares:
+    """A row's gradient is the sum of those at the places that ask for it, record by record."""
+    assert isinstance(layer, nn.Embedding)
+    indices_BT, gradients_BTD = (
+        indices.reshape(len(indices), -1),
+        gradients.reshape(len(indices), -1, layer.embedding_dim),
+    )
+    found = torch.zeros_like(layer.weight)
+    for indices_T, gradients_TD in zip(indices_BT, gradients_BTD, strict=True):
+        found += torch.zeros_like(found).index_add_(0, indices_T, gradients_TD).square_()
+    if layer.padding_idx is not None:
+        found[layer.padding_idx] = 0.0
+    return {"weight": found}
+
+
 FORMULAS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Squares]] = {
     nn.Linear: _linear,
     nn.Conv2d: _convolution,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.GroupNorm: _group_norm,
+    nn.Embedding: _embedding,
 }
 
 

@@ -7,7 +7,7 @@ Shape suffixes: B records of a batch, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,11 @@ from torch.nn import functional as F
 
 from worker.unlearners.gradient.records import Records
 
-Forward = Callable[[Tensor], Tensor]
-"""A net, or a net with other weights: inputs (B, *) -> logits (B, K)."""
+Forward = Callable[..., Tensor]
+"""A net, or a net with other weights: inputs (B, *), and what else it takes, -> logits (B, K)."""
+
+Aims = Any
+"""What records are compared with: a tensor (B, ...) or a named tuple of them; a loss knows its own form."""
 
 
 class Loss(Protocol):
@@ -27,11 +30,11 @@ class Loss(Protocol):
         """Whether ``targets`` of the records are read."""
         ...
 
-    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Tensor:
+    def aims(self, records: Records, indices_B: Tensor, inputs: Tensor) -> Aims:
         """Return what each record is compared with, without a gradient: labels, or a teacher's answer."""
         ...
 
-    def __call__(self, forward: Forward, inputs: Tensor, aims: Tensor) -> Tensor:
+    def __call__(self, forward: Forward, inputs: Tensor, aims: Aims) -> Tensor:
         """Return the loss of each record (B,)."""
         ...
 
@@ -143,6 +146,11 @@ class Divergence:
         """Return the divergence of each record (B,)."""
         own_BK = (widened(forward(inputs)) / self.temperature).log_softmax(-1)
         return F.kl_div(own_BK, aims, reduction="none", log_target=True).sum(-1)
+
+
+def each_of(aims: Aims, change: Callable[[Tensor], Tensor]) -> Aims:
+    """Return aims of the same form, every tensor changed."""
+    return change(aims) if isinstance(aims, Tensor) else type(aims)(*map(change, aims))
 
 
 def widened(logits: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from worker.unlearners.gradient.layers import are_layers_enough, layer_squares
-from worker.unlearners.gradient.losses import Loss
+from worker.unlearners.gradient.losses import Aims, Loss, each_of
 from worker.unlearners.gradient.moving import moving
 from worker.unlearners.gradient.records import Records, chunks
 
 Weights = dict[str, Tensor]
-SquaresOf = Callable[[nn.Module, Loss, Tensor, Tensor], Weights]
+SquaresOf = Callable[[nn.Module, Loss, Tensor, Aims], Weights]
 # Of 8 to 256, measured on LeNet-5: smaller chunks fit a cache, and larger ones call less often.
 CHUNK_RECORDS, CHUNK_GRADIENTS = 128, 64
 # Of as many records as fit, all gradients are held at once, in numbers: of float32 a quarter of a GiB.
@@ -46,32 +47,51 @@ def mean_squares(net: nn.Module, loss: Loss, records: Records, *, chunk: int = C
         for indices_B in chunks(records, size=chunk):
             inputs = records.inputs(indices_B)
             aims = loss.aims(records, indices_B, inputs)
-            squares_of = squares_of or _way_for(net, inputs)
+            squares_of = squares_of or _way_for(net, loss, inputs, aims)
             for name, value in squares_of(net, loss, inputs, aims).items():
                 total[name] = total[name] + value if name in total else value
     return {name: value / len(records) for name, value in total.items()}
 
 
-def squares_by_layers(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
+def squares_by_layers(net: nn.Module, loss: Loss, inputs: Tensor, aims: Aims) -> Weights:
     """Return the sum over records of squared gradients, from each layer's inputs and output gradients."""
     return layer_squares(net, lambda: loss(net, inputs, aims).sum())
 
 
-def squares_by_records(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
+def squares_by_records(net: nn.Module, loss: Loss, inputs: Tensor, aims: Aims) -> Weights:
     """Return the sum over records of squared gradients, by ``torch.func``: for any net, and slower."""
     total: Weights = {}
     num_weights = sum(parameter.numel() for _, parameter in moving(net))
     num = max(1, min(CHUNK_GRADIENTS, MOST_NUMBERS // max(1, num_weights)))
-    parts = zip(inputs.split(num), aims.split(num), strict=True)
-    for some_inputs, some_aims in parts:
-        for name, gradients in record_gradients(net, loss, some_inputs, some_aims).items():
+    for start in range(0, len(inputs), num):
+        part = slice(start, start + num)
+        for name, gradients in record_gradients(net, loss, inputs[part], _part(aims, part)).items():
             squares = (gradients**2).sum(0)
             total[name] = total[name] + squares if name in total else squares
     return total
 
 
-def _way_for(net: nn.Module, inputs: Tensor) -> SquaresOf:
-    return squares_by_layers if are_layers_enough(net, inputs[:NUM_TRIED]) else squares_by_records
+def _way_for(net: nn.Module, loss: Loss, inputs: Tensor, aims: Aims) -> SquaresOf:
+    asked = _asked(net, loss, inputs[:NUM_TRIED], _part(aims, slice(NUM_TRIED)))
+    return squares_by_layers if are_layers_enough(net, *asked) else squares_by_records
+
+
+def _part(aims: Aims, part: slice) -> Aims:
+    return each_of(aims, lambda tensor: tensor[part])
+
+
+def _asked(net: nn.Module, loss: Loss, inputs: Tensor, aims: Aims) -> tuple[Tensor, ...]:
+    """Return what a loss asks the net: a generator is shown noised inputs, their timesteps and labels."""
+    seen: list[tuple[Tensor, ...]] = []
+
+    def forward(*given: Tensor) -> Tensor:
+        seen.append(given)
+        answer: Tensor = net(*given)
+        return answer
+
+    with torch.no_grad():
+        loss(forward, inputs, aims)
+    return seen[-1]
 
 
 def mean_gradient(net: nn.Module, loss: Loss, records: Records, *, chunk: int = 256) -> Weights:
@@ -101,19 +121,22 @@ def batch_squares(net: nn.Module, loss: Loss, records: Records, *, batch: int) -
     return {name: value / len(parts) for name, value in total.items()}
 
 
-def record_gradients(net: nn.Module, loss: Loss, inputs: Tensor, aims: Tensor) -> Weights:
+def record_gradients(net: nn.Module, loss: Loss, inputs: Tensor, aims: Aims) -> Weights:
     """Return the gradient of each record's loss by weight, (B, *shape)."""
     frozen = dict(net.state_dict().items())
     theta = {name: parameter.detach() for name, parameter in moving(net)}
 
-    def loss_of(moving: Weights, one_input: Tensor, one_aim: Tensor) -> Tensor:
-        def forward(inputs_B: Tensor) -> Tensor:
-            answer: Tensor = functional_call(net, {**frozen, **moving}, (inputs_B,))
+    def loss_of(moving: Weights, one_input: Tensor, one_aim: Aims) -> Tensor:
+        def forward(*asked_B: Tensor) -> Tensor:
+            answer: Tensor = functional_call(net, {**frozen, **moving}, asked_B)
             return answer
 
-        return loss(forward, one_input.unsqueeze(0), one_aim.unsqueeze(0)).squeeze(0)
+        alone = each_of(one_aim, lambda tensor: tensor.unsqueeze(0))
+        return loss(forward, one_input.unsqueeze(0), alone).squeeze(0)
 
-    found: Weights = vmap(grad(loss_of), in_dims=(None, 0, 0))(theta, inputs, aims)
+    # Attention's faster kernels cannot be batched over records.
+    with sdpa_kernel(SDPBackend.MATH):
+        found: Weights = vmap(grad(loss_of), in_dims=(None, 0, 0))(theta, inputs, aims)
     return found
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from app.domain.methods import SfronSettings
-from worker.unlearners.gradient.course import Course, Fade, Mode, Phase, Term
-from worker.unlearners.gradient.losses import CrossEntropy
+from worker.unlearners.gradient.course import Course, Fade, Mask, Mode, Phase, Stop, Term
+from worker.unlearners.gradient.losses import CrossEntropy, Loss
 from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, optimizer_of
 from worker.unlearners.gradient.records import Side
 from worker.unlearners.gradient.saliency import fisher_ratio
@@ -32,6 +32,13 @@ def adaptive_weights(losses_B: Tensor, *, floor_nats: float, power: float) -> Te
 def prepare(task: Task, settings: SfronSettings) -> Prepared:
     """Return the course; the mask is measured on the original net."""
     loss = CrossEntropy()
+    mask = saliency(task, settings, of_forget=loss, of_retain=loss)
+    stop = looks_unseen(task.sides) if settings.stops else None
+    return Prepared(net=task.net, work=course(settings, loss=loss, mask=mask, stop=stop))
+
+
+def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None) -> Course:
+    """Return the course for any loss of single records."""
 
     def weigh(losses_B: Tensor) -> Tensor:
         return adaptive_weights(losses_B, floor_nats=settings.floor_nats, power=settings.power)
@@ -47,25 +54,31 @@ def prepare(task: Task, settings: SfronSettings) -> Prepared:
         fade=Fade.COSINE,
     )
     retain = Phase(name="retain", terms=(Term(Side.RETAIN, loss),), steps=settings.retain_steps)
-    of_forget, of_retain = (_fisher(task, side, settings) for side in (Side.FORGET, Side.RETAIN))
-    mask = fisher_ratio(of_forget, of_retain, gamma=settings.gamma)
-    course = Course(
+    return Course(
         cycle=(forget, retain) if settings.retain_steps else (forget,),
         repeats=settings.cycles,
         optimizers={"forget": optimizer_of(settings.forget), "retain": optimizer_of(settings.retain)},
         batch_sizes={Side.FORGET: settings.batch_size, Side.RETAIN: settings.batch_size},
         saliency=mask,
         slow_rate=settings.slow_rate,
-        stop=looks_unseen(task.sides) if settings.stops else None,
+        stop=stop,
         ending=(replace(retain, name="repair", steps=settings.repair_steps),),
     )
-    return Prepared(net=task.net, work=course)
 
 
-def _fisher(task: Task, side: Side, settings: SfronSettings) -> Weights:
+def saliency(task: Task, settings: SfronSettings, *, of_forget: Loss, of_retain: Loss) -> Mask:
+    """Return the mask, measured on the net as it is."""
+    forget, retain = (
+        _fisher(task, side, settings, loss=loss)
+        for side, loss in ((Side.FORGET, of_forget), (Side.RETAIN, of_retain))
+    )
+    return fisher_ratio(forget, retain, gamma=settings.gamma)
+
+
+def _fisher(task: Task, side: Side, settings: SfronSettings, *, loss: Loss) -> Weights:
     if settings.fisher == "batch":
-        return batch_squares(task.net, CrossEntropy(), task.sides[side], batch=settings.batch_size)
-    return mean_squares(task.net, CrossEntropy(), task.sides[side])
+        return batch_squares(task.net, loss, task.sides[side], batch=settings.batch_size)
+    return mean_squares(task.net, loss, task.sides[side])
 
 
 SFRON = Method(

@@ -1,0 +1,1 @@
+"""A class forgotten by an image generator."""
