@@ -68,9 +68,9 @@ class Phase:
     """``steps`` steps on the sum of its terms. Terms of one side share a batch.
 
     ``optimizer`` names one of the course's: phases that name the same one share its momentum. The gradient
-    is masked first, then clipped to the norm ``clip``, or scaled up to the norm ``lift``. ``penalty`` is
-    added to the sum, ``project`` changes gradients in place. In cycles from ``until`` on the phase is left
-    out.
+    is masked first, then clipped to the norm ``clip``, or scaled up to the norm ``lift``, which fades as the
+    terms do. ``penalty`` is added to the sum, ``project`` changes gradients in place. In cycles from
+    ``until`` on the phase is left out.
     """
 
     name: str

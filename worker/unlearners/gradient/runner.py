@@ -116,10 +116,11 @@ class _Run:
         size, loss = norm(gradients), float(objective.detach())
         if not (math.isfinite(size) and math.isfinite(loss)):
             raise CourseDiverged(f"{phase.name}, cycle {state.cycle}: the loss is not finite any more")
-        is_clipped = _bound(gradients, phase, size=size)
+        factor = _bound(gradients, phase, size=size, progress=progress)
         self._note(state, phase, gradients, step=step)
-        is_forgetting = _forgets(phase)
-        state.diagnostics.add(StepFigures(phase.name, loss, size, is_clipped, is_forgetting, num, effective))
+        state.diagnostics.add(
+            StepFigures(phase.name, loss, size, factor, _forgets(phase), batch=num, effective=effective)
+        )
         if phase.is_masked:
             masked_step(optimizer, dict(moving(state.net)), self._mask(phase))
         else:
@@ -166,14 +167,21 @@ def _weighted_mean(term: Term, losses_B: Tensor) -> tuple[Tensor, float | None]:
     return (weights_B * losses_B).mean(), effective_records(weights_B)
 
 
-def _bound(gradients: Gradients, phase: Phase, *, size: float) -> bool:
-    """Scale gradients, in place, into the phase's bounds; return whether they were too large."""
-    is_clipped = phase.clip is not None and size > phase.clip
-    if is_clipped or 0.0 < size < phase.lift:
-        factor = (phase.clip if is_clipped and phase.clip else phase.lift) / size
-        for gradient in gradients.values():
-            gradient.mul_(factor)
-    return is_clipped
+def _bound(gradients: Gradients, phase: Phase, *, size: float, progress: float) -> float:
+    """Scale gradients, in place, into the phase's bounds; return by how much.
+
+    The lower bound fades as the phase does: a constant one would undo the fade where every step is lifted.
+    """
+    least = phase.lift * phase.fade.at(progress)
+    if phase.clip is not None and size > phase.clip:
+        factor = phase.clip / size
+    elif 0.0 < size < least:
+        factor = least / size
+    else:
+        return 1.0
+    for gradient in gradients.values():
+        gradient.mul_(factor)
+    return factor
 
 
 def _forgets(phase: Phase) -> bool:

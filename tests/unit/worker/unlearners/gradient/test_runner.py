@@ -91,7 +91,7 @@ def test_terms_of_one_phase_are_summed_with_their_scales_and_the_fade() -> None:
 @pytest.mark.parametrize(
     ("clip", "lift", "norm"), [(1.0, 0.0, 1.0), (100.0, 10.0, 10.0), (9.0, 1.0, 5.0**0.5)]
 )
-def test_a_gradient_is_scaled_into_its_bounds_and_clips_are_counted(
+def test_a_gradient_is_scaled_into_its_bounds_and_the_scalings_are_counted(
     clip: float, lift: float, norm: float
 ) -> None:
     course = fast_slow(k=0)
@@ -99,7 +99,16 @@ def test_a_gradient_is_scaled_into_its_bounds_and_clips_are_counted(
     net = Point(START)
     state = run_course(begin(net, course), course, BOTH, seed=0)
     torch.testing.assert_close(net.theta.detach(), START - BETA * norm * U / U.norm(), rtol=0, atol=1e-12)
-    assert state.diagnostics.to_json()["phases"]["forget"]["clipped"] == (clip == 1.0)
+    figures = state.diagnostics.to_json()["phases"]["forget"]
+    assert (figures["clipped"], figures["lifted"]) == (clip == 1.0, lift == 10.0)
+
+
+def test_the_lower_bound_fades_as_the_phase_does() -> None:
+    course = fast_slow(k=0, repeats=4)
+    course = replace(course, cycle=(replace(course.cycle[0], lift=10.0, fade=Fade.LINEAR),))
+    steps = BETA * 10.0 * (1.0 + 0.75 + 0.5 + 0.25)
+    expected = START - steps * U / U.norm()
+    torch.testing.assert_close(ended(Point(START), course), expected, rtol=0, atol=1e-12)
 
 
 def test_a_phase_ends_where_it_says() -> None:
