@@ -93,7 +93,7 @@ class Phase:
 
 
 class Stop(Protocol):
-    """Looks at the net after each cycle, without changing it."""
+    """Looks at the net after each cycle and after the ending, without changing it."""
 
     def is_reached(self, net: nn.Module) -> bool:
         """Whether the course ends here."""
@@ -105,7 +105,8 @@ class Course:
     """``repeats`` times the cycle; after each, theta <- anchor + slow_rate (theta - anchor).
 
     ``batch_sizes`` are those of the sides; ``saliency`` is the mask of the masked phases. ``ending`` is run
-    once, when the last cycle is over or the rule has stopped it.
+    when the last cycle is over or the rule has stopped it; where the rule does not hold any more after it,
+    cycles go on.
     """
 
     cycle: Sequence[Phase]

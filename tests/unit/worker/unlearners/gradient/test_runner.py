@@ -138,6 +138,48 @@ def test_the_stop_rule_looks_after_each_cycle_and_ends_the_course() -> None:
     torch.testing.assert_close(net.theta.detach(), START - 3 * BETA * U, rtol=0, atol=1e-12)
 
 
+class Below:
+    """Stops when the point has gone so far along -u."""
+
+    def is_reached(self, net: nn.Module) -> bool:
+        """Whether it has."""
+        return float(next(net.parameters()) @ U) <= -10.0
+
+
+def forgetting_and_repairing(*, repeats: int) -> Course:
+    """Cycles of BETA along -u, and at the end three steps of ETA back."""
+    back = Phase("back", (Term(Side.RETAIN, Slope(-U)),), steps=3)
+    course = fast_slow(k=0, repeats=repeats)
+    return replace(course, cycle=course.cycle[:1], stop=Below(), ending=(back,))
+
+
+def test_a_repair_that_brings_the_forgotten_back_is_followed_by_more_cycles() -> None:
+    course, net = forgetting_and_repairing(repeats=9), Point(START)
+    state = run_course(begin(net, course), course, BOTH, seed=0)
+    # u . theta is 0.2 and falls by 3.5 a cycle: -10.3 after three, -9.55 repaired, -13.05, -12.3.
+    assert (state.cycle, state.is_stopped) == (4, True)
+    torch.testing.assert_close(net.theta.detach(), START - (4 * BETA - 6 * ETA) * U, rtol=0, atol=1e-12)
+
+
+def test_the_cycles_that_a_course_has_bound_its_repairs_too() -> None:
+    course, net = forgetting_and_repairing(repeats=3), Point(START)
+    state = run_course(begin(net, course), course, BOTH, seed=0)
+    assert (state.cycle, state.is_stopped) == (3, False)
+    torch.testing.assert_close(net.theta.detach(), START - (3 * BETA - 3 * ETA) * U, rtol=0, atol=1e-12)
+
+
+def test_a_run_resumed_between_two_repairs_gives_the_same_bits() -> None:
+    course, kept = forgetting_and_repairing(repeats=9), dict[int, bytes]()
+
+    def keep(state: CourseState) -> None:
+        kept[state.cycle] = pack_course(state)
+
+    whole = run_course(begin(Point(START), course), course, BOTH, seed=0, after_cycle=keep)
+    for cycle in (2, 3, 4):
+        state = restore_course(kept[cycle], Point(torch.zeros_like(START)), course)
+        assert pack_course(run_course(state, course, BOTH, seed=0)) == pack_course(whole)
+
+
 def test_a_loss_that_is_not_finite_ends_the_course_with_its_place() -> None:
     course = fast_slow(k=1, repeats=2)
     steep = replace(course.cycle[1], terms=(Term(Side.RETAIN, Slope(torch.full((2,), torch.inf))),))
