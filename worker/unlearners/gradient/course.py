@@ -106,7 +106,7 @@ class Course:
 
     ``batch_sizes`` are those of the sides; ``saliency`` is the mask of the masked phases. ``ending`` is run
     when the last cycle is over or the rule has stopped it; where the rule does not hold any more after it,
-    cycles go on.
+    cycles go on, until it has been run ``most_endings`` times.
     """
 
     cycle: Sequence[Phase]
@@ -117,6 +117,7 @@ class Course:
     slow_rate: float = 1.0
     stop: Stop | None = None
     ending: Sequence[Phase] = ()
+    most_endings: int = 1
 
     def phases_of(self, cycle: int) -> list[Phase]:
         """Return the phases of one cycle."""

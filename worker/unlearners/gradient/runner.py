@@ -34,7 +34,10 @@ class CourseDiverged(ValueError):
 
 @dataclass
 class CourseState:
-    """A course under way: ``cycle`` is the next one, ``drawn`` counts the batches taken of each side."""
+    """A course under way: ``cycle`` is the next one, ``drawn`` counts the batches taken of each side.
+
+    ``num_endings`` is how often the ending has been run.
+    """
 
     net: nn.Module
     optimizers: dict[str, Optimizer]
@@ -42,6 +45,7 @@ class CourseState:
     drawn: dict[Side, int] = field(default_factory=lambda: defaultdict(int))
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     is_stopped: bool = False
+    num_endings: int = 0
 
 
 AfterCycle = Callable[[CourseState], None]
@@ -69,12 +73,15 @@ def run_course(
             run.whole_cycle(state)
             if after_cycle is not None:
                 after_cycle(state)
+        if not course.ending:
+            return state
         run.phases(state, course.ending)
-        if not course.ending or not state.is_stopped:
+        state.num_endings += 1
+        if not state.is_stopped:
             return state
         # What follows the last cycle may bring back what was forgotten, and is what is published.
         state.is_stopped = _is_reached(course, state.net)
-        if state.is_stopped or state.cycle >= course.repeats:
+        if state.is_stopped or state.cycle >= course.repeats or state.num_endings >= course.most_endings:
             return state
 
 

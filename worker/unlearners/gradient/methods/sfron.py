@@ -57,7 +57,10 @@ def prepare(task: Task, settings: SfronSettings) -> Prepared:
         saliency=mask,
         slow_rate=settings.slow_rate,
         stop=looks_unseen(task.sides) if settings.stops else None,
-        ending=(replace(retain, name="repair", steps=settings.repair_steps),),
+        ending=(replace(retain, name="repair", steps=settings.repair_steps),)
+        if settings.repair_steps
+        else (),
+        most_endings=settings.repairs,
     )
     return Prepared(net=task.net, work=course)
 

@@ -146,11 +146,11 @@ class Below:
         return float(next(net.parameters()) @ U) <= -10.0
 
 
-def forgetting_and_repairing(*, repeats: int) -> Course:
+def forgetting_and_repairing(*, repeats: int, most_endings: int = 9) -> Course:
     """Cycles of BETA along -u, and at the end three steps of ETA back."""
     back = Phase("back", (Term(Side.RETAIN, Slope(-U)),), steps=3)
     course = fast_slow(k=0, repeats=repeats)
-    return replace(course, cycle=course.cycle[:1], stop=Below(), ending=(back,))
+    return replace(course, cycle=course.cycle[:1], stop=Below(), ending=(back,), most_endings=most_endings)
 
 
 def test_a_repair_that_brings_the_forgotten_back_is_followed_by_more_cycles() -> None:
@@ -161,15 +161,16 @@ def test_a_repair_that_brings_the_forgotten_back_is_followed_by_more_cycles() ->
     torch.testing.assert_close(net.theta.detach(), START - (4 * BETA - 6 * ETA) * U, rtol=0, atol=1e-12)
 
 
-def test_the_cycles_that_a_course_has_bound_its_repairs_too() -> None:
-    course, net = forgetting_and_repairing(repeats=3), Point(START)
+@pytest.mark.parametrize(("repeats", "most_endings"), [(3, 9), (9, 1)])
+def test_cycles_and_repairs_are_bounded_and_the_rule_is_asked_last(repeats: int, most_endings: int) -> None:
+    course, net = forgetting_and_repairing(repeats=repeats, most_endings=most_endings), Point(START)
     state = run_course(begin(net, course), course, BOTH, seed=0)
     assert (state.cycle, state.is_stopped) == (3, False)
     torch.testing.assert_close(net.theta.detach(), START - (3 * BETA - 3 * ETA) * U, rtol=0, atol=1e-12)
 
 
 def test_a_run_resumed_between_two_repairs_gives_the_same_bits() -> None:
-    course, kept = forgetting_and_repairing(repeats=9), dict[int, bytes]()
+    course, kept = forgetting_and_repairing(repeats=9, most_endings=2), dict[int, bytes]()
 
     def keep(state: CourseState) -> None:
         kept[state.cycle] = pack_course(state)
