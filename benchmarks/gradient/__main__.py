@@ -15,7 +15,7 @@ those gone forward alone, `time` is in seconds.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -33,6 +33,7 @@ from worker.unlearners.gradient.methods import METHODS
 
 COMMAND = "make bench-gradient"
 SEEDS = (10, 11, 12)
+CPU = torch.device("cpu")
 SMALL, CIFAR = ("digits", "mnist"), "cifar"
 
 
@@ -45,6 +46,7 @@ class Part:
     train: Train
     kinds: Sequence[Kind]
     methods: Sequence[str]
+    device: torch.device
 
 
 def main() -> int:
@@ -67,10 +69,10 @@ def main() -> int:
 
 def _draws(part: Part, *, seeds: Sequence[int]) -> list[Draw]:
     trainer = Trainer(part.train)
-    drawn_ones = [(drawn(part.images, kind, seed=seed), seed) for seed in seeds for kind in part.kinds]
+    draws = [(kind, seed) for seed in seeds for kind in part.kinds]
     return [
-        trainer.draw(scenario, seed=seed)
-        for scenario, seed in track(drawn_ones, description=f"training on {part.name}")
+        trainer.draw(drawn(part.images, kind, seed=seed).on(part.device), seed=seed)
+        for kind, seed in track(draws, description=f"training on {part.name}")
     ]
 
 
@@ -97,12 +99,10 @@ class _Measured:
 def _part(name: str, options: argparse.Namespace) -> Part:
     if name != CIFAR:
         images = digits() if name == "digits" else mnist()
-        return Part(name, images, trained_lenet, tuple(Kind), options.methods or list(METHODS))
-    device = choose_device()
-    images = cifar(options.training)
-    on_device = replace(images, inputs=images.inputs.to(device), labels=images.labels.to(device))
+        return Part(name, images, trained_lenet, tuple(Kind), options.methods or list(METHODS), CPU)
     train = partial(trained_resnet, epochs=options.epochs)
-    return Part(name, on_device, train, (Kind.ANYBODY,), options.methods or ["sfron"])
+    methods = options.methods or ["sfron"]
+    return Part(name, cifar(options.training), train, (Kind.ANYBODY,), methods, choose_device())
 
 
 def _options() -> argparse.Namespace:

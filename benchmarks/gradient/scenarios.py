@@ -42,6 +42,14 @@ class Scenario:
         """Those whom training again meets."""
         return TensorRecords(*self.judged[Side.RETAIN])
 
+    def on(self, device: torch.device) -> "Scenario":
+        """Return the same draw on a device."""
+        judged = {name: (x.to(device), y.to(device)) for name, (x, y) in self.judged.items()}
+        unseen = self.sides[Side.HELD_OUT]
+        assert isinstance(unseen, TensorRecords)
+        moved = TensorRecords(unseen.all_inputs.to(device), unseen.all_targets.to(device))
+        return Scenario(self.kind, _sides(judged, moved), judged, self.num_classes)
+
 
 def drawn(images: Images, kind: Kind, *, seed: int) -> Scenario:
     """Return the scenario that a seed draws."""
@@ -64,9 +72,13 @@ def drawn(images: Images, kind: Kind, *, seed: int) -> Scenario:
     }
     if kind is Kind.MISLABELLED:
         judged["true"] = (judged[Side.FORGET.value][0], true[is_gone])
-    sides: Sides = {side: TensorRecords(*judged[side]) for side in (Side.FORGET, Side.RETAIN)}
-    held_out = TensorRecords(images.inputs[unseen], images.labels[unseen])
-    return Scenario(kind, {**sides, Side.HELD_OUT: held_out}, judged, images.num_classes)
+    sides = _sides(judged, TensorRecords(images.inputs[unseen], images.labels[unseen]))
+    return Scenario(kind, sides, judged, images.num_classes)
+
+
+def _sides(judged: dict[str, tuple[Tensor, Tensor]], unseen: TensorRecords) -> Sides:
+    own = {side: TensorRecords(*judged[side]) for side in (Side.FORGET, Side.RETAIN)}
+    return {**own, Side.HELD_OUT: unseen}
 
 
 def _parts(images: Images, order_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
