@@ -54,18 +54,22 @@ def _claim(name: str) -> str:
 
 
 def wide(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Return head and lines of a table whose metrics are called ``thing: column``."""
+    """Return head and lines of a table whose metrics are called ``thing: column``.
+
+    The baseline of a thing's first column is its note.
+    """
     parted = [(*row.metric.rsplit(": ", 1), row) for row in rows]
     columns = list(dict.fromkeys(column for _, column, _ in parted))
     things = list(dict.fromkeys(thing for thing, _, _ in parted))
     found = {(thing, column): row for thing, column, row in parted}
     units = {column: row.unit for _, column, row in parted}
-    head = ("", "n", *(f"{column}, {units[column]}" for column in columns))
+    head = ("", "n", *(f"{column}, {units[column]}" for column in columns), "note")
     lines = []
     for thing in things:
         own = [found.get((thing, column)) for column in columns]
         num = max(row.n for row in own if row is not None)
-        lines.append((thing, str(num), *("" if row is None else _range(row) for row in own)))
+        note = "" if own[0] is None else own[0].baseline
+        lines.append((thing, str(num), *("" if row is None else _range(row) for row in own), note))
     return [head, *lines]
 
 
