@@ -46,7 +46,12 @@ def prepare(task: Task, settings: SfronSettings) -> Prepared:
         mode=Mode.FROZEN_NORM,
         fade=Fade.COSINE,
     )
-    retain = Phase(name="retain", terms=(Term(Side.RETAIN, loss),), steps=settings.retain_steps)
+    retain = Phase(
+        name="retain",
+        terms=(Term(Side.RETAIN, loss),),
+        steps=settings.retain_steps,
+        clip=settings.retain_clip or None,
+    )
     of_forget, of_retain = (_fisher(task, side, settings) for side in (Side.FORGET, Side.RETAIN))
     mask = fisher_ratio(of_forget, of_retain, gamma=settings.gamma)
     course = Course(
