@@ -32,7 +32,7 @@ from worker.determinism import choose_device
 from worker.unlearners.gradient.methods import METHODS
 
 COMMAND = "make bench-gradient"
-SEEDS = (10, 11, 12)
+SEEDS = (13, 14, 15)
 CPU = torch.device("cpu")
 SMALL, CIFAR = ("digits", "mnist"), "cifar"
 
