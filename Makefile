@@ -48,9 +48,9 @@ bench-stitch: $(STAMP)
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.render
 
-# A quarter of an hour on one core; every gradient method with its defaults.
+# Half an hour on one core; every gradient method with its defaults. PARTS=cifar wants an accelerator.
 bench-gradient: $(STAMP)
-	$(BIN)/python -m benchmarks.gradient
+	$(BIN)/python -m benchmarks.gradient $(PARTS)
 	$(BIN)/python -m benchmarks.render
 
 # About five minutes on one core; NET is unet_28 or dit_28, RETRAIN=1 also trains once more without the class.

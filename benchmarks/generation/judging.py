@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gradient.scenarios import normalised, trained
+from benchmarks.gradient.images import normalised
+from benchmarks.gradient.training import trained_lenet
 from worker.unlearners.gradient.records import TensorRecords
 
 
@@ -37,7 +38,7 @@ class Judge:
 def judge_of(records: TensorRecords, *, seed: int) -> Judge:
     """Return the classifier that fits these real digits."""
     real = TensorRecords(_as_real(records.all_inputs), records.all_targets)
-    return Judge(trained(real, seed=seed).eval())
+    return Judge(trained_lenet(real, seed).eval())
 
 
 def frechet(first_NF: Tensor, second_NF: Tensor) -> float:

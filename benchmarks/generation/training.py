@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.gradient.scenarios import drawn_digits
+from benchmarks.gradient.images import drawn_digits
 from worker.determinism import seed_generators
 from worker.generation.presets import Preset
 from worker.training.optimizers import learning_rate

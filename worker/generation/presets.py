@@ -43,6 +43,7 @@ SMALL = SfronSettings(
     lift=0.0,
     stops=False,
     repair_steps=0,
+    retain_clip=0.0,
     forget=_adam(6e-4),
     retain=_adam(5e-4),
 )
@@ -73,6 +74,7 @@ PRESETS: dict[str, Preset] = {
             lift=0.0,
             stops=False,
             repair_steps=0,
+            retain_clip=0.0,
             forget=_adam(1e-4),
             retain=_adam(1e-4),
         ),
@@ -102,6 +104,7 @@ PRESETS: dict[str, Preset] = {
             lift=0.0,
             stops=False,
             repair_steps=0,
+            retain_clip=0.0,
             forget=_adam(1e-4),
             retain=_adam(1e-4),
         ),

@@ -118,8 +118,10 @@ class SfronSettings(Settings):
     ``retain_steps`` follow each forget step; ``slow_rate`` 1 takes each cycle whole. A cycle is one forget
     step and its retain steps; at most ``cycles`` are run. A forget gradient is scaled into the norms from
     ``lift`` to ``clip``: of a fully fitted record it is nearly nothing. ``stops`` ends the cycles when the
-    forgotten look like unseen records; ``repair_steps`` on the retained follow. ``shares_optimizer`` and
-    ``fisher = batch`` are as in the released code, for comparison only.
+    forgotten look like unseen records; ``repair_steps`` on the retained follow. Where these bring back what
+    was forgotten, more cycles and another repair follow, ``repairs`` times at most in all.
+    Gradients on the retained are clipped to the norm ``retain_clip``, 0 leaves them as they are.
+    ``shares_optimizer`` and ``fisher = batch`` are as in the released code, for comparison only.
     """
 
     forget_rate: float = 25.0
@@ -136,8 +138,10 @@ class SfronSettings(Settings):
     fisher: Literal["record", "batch"] = "record"
     stops: bool = True
     repair_steps: int = 100
+    repairs: int = 5
+    retain_clip: float = 5.0
     forget: Descent = field(default_factory=lambda: Descent(learning_rate=0.01, momentum=0.0))
-    retain: Descent = field(default_factory=lambda: Descent(learning_rate=0.02))
+    retain: Descent = field(default_factory=lambda: Descent(learning_rate=0.05))
 
     def __post_init__(self) -> None:
         require_above("forget_rate", self.forget_rate, 0)
@@ -149,6 +153,8 @@ class SfronSettings(Settings):
         require_above("clip", self.clip, 0)
         require_between("lift", self.lift, 0, self.clip)
         require_between("repair_steps", self.repair_steps, 0, 1_000_000)
+        require_between("retain_clip", self.retain_clip, 0, math.inf)
+        require_between("repairs", self.repairs, 1, 1_000_000)
         require_between("cycles", self.cycles, 1, 1_000_000)
         require_between("batch_size", self.batch_size, 1, 1_000_000)
 
@@ -163,5 +169,6 @@ def released() -> SfronSettings:
         fisher="batch",
         stops=False,
         repair_steps=0,
+        retain_clip=0.0,
         retain=Descent(learning_rate=0.01),
     )

@@ -68,9 +68,9 @@ class Phase:
     """``steps`` steps on the sum of its terms. Terms of one side share a batch.
 
     ``optimizer`` names one of the course's: phases that name the same one share its momentum. The gradient
-    is masked first, then clipped to the norm ``clip``, or scaled up to the norm ``lift``. ``penalty`` is
-    added to the sum, ``project`` changes gradients in place. In cycles from ``until`` on the phase is left
-    out.
+    is masked first, then clipped to the norm ``clip``, or scaled up to the norm ``lift``, which fades as the
+    terms do. ``penalty`` is added to the sum, ``project`` changes gradients in place. In cycles from
+    ``until`` on the phase is left out.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Phase:
 
 
 class Stop(Protocol):
-    """Looks at the net after each cycle, without changing it."""
+    """Looks at the net after each cycle and after the ending, without changing it."""
 
     def is_reached(self, net: nn.Module) -> bool:
         """Whether the course ends here."""
@@ -105,7 +105,8 @@ class Course:
     """``repeats`` times the cycle; after each, theta <- anchor + slow_rate (theta - anchor).
 
     ``batch_sizes`` are those of the sides; ``saliency`` is the mask of the masked phases. ``ending`` is run
-    once, when the last cycle is over or the rule has stopped it.
+    when the last cycle is over or the rule has stopped it; where the rule does not hold any more after it,
+    cycles go on, until it has been run ``most_endings`` times.
     """
 
     cycle: Sequence[Phase]
@@ -116,6 +117,7 @@ class Course:
     slow_rate: float = 1.0
     stop: Stop | None = None
     ending: Sequence[Phase] = ()
+    most_endings: int = 1
 
     def phases_of(self, cycle: int) -> list[Phase]:
         """Return the phases of one cycle."""

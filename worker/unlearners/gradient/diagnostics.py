@@ -1,7 +1,8 @@
 """What a course shows of itself while it runs, and the warnings that follow from it.
 
 Traced because the released codes hid it: clipping was active on nearly all forget steps, so that the forget
-rate hardly mattered; one record took all the weight; a forget gradient was zero.
+rate hardly mattered, as it hardly does where nearly all are lifted; one record took all the weight; a forget
+gradient was zero.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 from worker.unlearners.gradient.course import Gradients
 from worker.unlearners.gradient.records import Side
 
-MOST_CLIPPED = 0.9
+MOST_CLIPPED = MOST_LIFTED = 0.9
 LEAST_EFFECTIVE = 2.0
 LEAST_FORGET_NORM = 1e-6
 
@@ -25,13 +26,14 @@ LEAST_FORGET_NORM = 1e-6
 class StepFigures:
     """One step of a phase: norms before the clip, in the unit of the gradient; ESS in records.
 
-    ``effective`` is (sum w)^2 / sum w^2 over a weighted batch (Kish 1965), None where nothing is weighted.
+    ``factor`` is what the gradient was scaled by: below 1 it was clipped, above 1 lifted. ``effective`` is
+    (sum w)^2 / sum w^2 over a weighted batch (Kish 1965), None where nothing is weighted.
     """
 
     phase: str
     loss: float
     norm: float
-    is_clipped: bool
+    factor: float
     is_forgetting: bool
     batch: int
     effective: float | None = None
@@ -41,6 +43,7 @@ class StepFigures:
 class _Sums:
     num_steps: int = 0
     num_clipped: int = 0
+    num_lifted: int = 0
     num_forgetting: int = 0
     num_weighted: int = 0
     norm: float = 0.0
@@ -51,7 +54,8 @@ class _Sums:
 
     def add(self, figures: StepFigures) -> None:
         self.num_steps += 1
-        self.num_clipped += figures.is_clipped
+        self.num_clipped += figures.factor < 1.0
+        self.num_lifted += figures.factor > 1.0
         self.num_forgetting += figures.is_forgetting
         self.norm += figures.norm
         self.least_norm = min(self.least_norm, figures.norm)
@@ -97,9 +101,11 @@ class Diagnostics:
         """Return what a reader should know before trusting the course."""
         found = []
         for name, sums in self.phases.items():
-            clipped = sums.num_clipped / sums.num_steps
+            clipped, lifted = sums.num_clipped / sums.num_steps, sums.num_lifted / sums.num_steps
             if sums.num_forgetting and clipped > MOST_CLIPPED:
                 found.append(f"{name}: {clipped:.0%} of the steps were clipped, so its rate hardly matters")
+            if sums.num_forgetting and lifted > MOST_LIFTED:
+                found.append(f"{name}: {lifted:.0%} of the steps were lifted, so its rate hardly matters")
             if sums.least_effective is not None and sums.least_effective < LEAST_EFFECTIVE:
                 found.append(f"{name}: a batch came down to {sums.least_effective:.2f} effective records")
             if sums.num_forgetting and sums.least_norm < LEAST_FORGET_NORM:
@@ -159,6 +165,7 @@ def _shown(sums: _Sums) -> dict[str, Any]:
     return {
         "num_steps": sums.num_steps,
         "clipped": round(sums.num_clipped / sums.num_steps, 4),
+        "lifted": round(sums.num_lifted / sums.num_steps, 4),
         "mean_norm": _finite(sums.norm / sums.num_steps),
         "least_norm": _finite(sums.least_norm),
         "first_loss": _finite(sums.first_loss),

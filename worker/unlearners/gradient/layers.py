@@ -189,8 +189,10 @@ FORMULAS: dict[type[nn.Module], Callable[[nn.Module, Tensor, Tensor], Squares]] 
 def _products(left: Tensor, right: Tensor) -> Tensor:
     """Return sum over B of (left @ right)^2, with as many products held at once as fit."""
     step = max(1, MOST_NUMBERS // max(1, left[0, ..., 0].numel() * right.shape[-1]))
-    parts = zip(left.split(step), right.split(step), strict=True)
-    return torch.stack([(some @ others).square_().sum(0) for some, others in parts]).sum(0)
+    total = left.new_zeros((*left.shape[1:-1], right.shape[-1]))
+    for some, others in zip(left.split(step), right.split(step), strict=True):
+        total += (some @ others).square_().sum(0)
+    return total
 
 
 def _scaled(normed: Tensor, gradients: Tensor) -> Squares:

@@ -34,7 +34,10 @@ class CourseDiverged(ValueError):
 
 @dataclass
 class CourseState:
-    """A course under way: ``cycle`` is the next one, ``drawn`` counts the batches taken of each side."""
+    """A course under way: ``cycle`` is the next one, ``drawn`` counts the batches taken of each side.
+
+    ``num_endings`` is how often the ending has been run.
+    """
 
     net: nn.Module
     optimizers: dict[str, Optimizer]
@@ -42,6 +45,7 @@ class CourseState:
     drawn: dict[Side, int] = field(default_factory=lambda: defaultdict(int))
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     is_stopped: bool = False
+    num_endings: int = 0
 
 
 AfterCycle = Callable[[CourseState], None]
@@ -64,17 +68,21 @@ def run_course(
         CourseDiverged: a loss or a gradient was not finite; the phase and cycle are named.
     """
     run = _Run(course, _streams(course, sides, seed=seed), seed=seed)
-    while state.cycle < course.repeats and not state.is_stopped:
-        anchor = _copies(state.net) if course.slow_rate != 1.0 else None
-        run.cycle(state)
-        if anchor is not None:
-            _slow(state.net, anchor, rate=course.slow_rate)
-        state.cycle += 1
-        state.is_stopped = course.stop is not None and _is_reached(course, state.net)
-        if after_cycle is not None:
-            after_cycle(state)
-    run.phases(state, course.ending)
-    return state
+    while True:
+        while state.cycle < course.repeats and not state.is_stopped:
+            run.whole_cycle(state)
+            if after_cycle is not None:
+                after_cycle(state)
+        if not course.ending:
+            return state
+        run.phases(state, course.ending)
+        state.num_endings += 1
+        if not state.is_stopped:
+            return state
+        # What follows the last cycle may bring back what was forgotten, and is what is published.
+        state.is_stopped = _is_reached(course, state.net)
+        if state.is_stopped or state.cycle >= course.repeats or state.num_endings >= course.most_endings:
+            return state
 
 
 @dataclass
@@ -83,6 +91,15 @@ class _Run:
     streams: Mapping[Side, Stream]
     seed: int
     _seen: dict[bool, Gradients] = field(init=False, default_factory=dict)
+
+    def whole_cycle(self, state: CourseState) -> None:
+        """Run one cycle with its slow step, and look whether it is the last."""
+        anchor = _copies(state.net) if self.course.slow_rate != 1.0 else None
+        self.cycle(state)
+        if anchor is not None:
+            _slow(state.net, anchor, rate=self.course.slow_rate)
+        state.cycle += 1
+        state.is_stopped = _is_reached(self.course, state.net)
 
     def cycle(self, state: CourseState) -> None:
         """Run every phase once; the last gradients of either kind are compared."""
@@ -116,10 +133,11 @@ class _Run:
         size, loss = norm(gradients), float(objective.detach())
         if not (math.isfinite(size) and math.isfinite(loss)):
             raise CourseDiverged(f"{phase.name}, cycle {state.cycle}: the loss is not finite any more")
-        is_clipped = _bound(gradients, phase, size=size)
+        factor = _bound(gradients, phase, size=size, progress=progress)
         self._note(state, phase, gradients, step=step)
-        is_forgetting = _forgets(phase)
-        state.diagnostics.add(StepFigures(phase.name, loss, size, is_clipped, is_forgetting, num, effective))
+        state.diagnostics.add(
+            StepFigures(phase.name, loss, size, factor, _forgets(phase), batch=num, effective=effective)
+        )
         if phase.is_masked:
             masked_step(optimizer, dict(moving(state.net)), self._mask(phase))
         else:
@@ -166,14 +184,21 @@ def _weighted_mean(term: Term, losses_B: Tensor) -> tuple[Tensor, float | None]:
     return (weights_B * losses_B).mean(), effective_records(weights_B)
 
 
-def _bound(gradients: Gradients, phase: Phase, *, size: float) -> bool:
-    """Scale gradients, in place, into the phase's bounds; return whether they were too large."""
-    is_clipped = phase.clip is not None and size > phase.clip
-    if is_clipped or 0.0 < size < phase.lift:
-        factor = (phase.clip if is_clipped and phase.clip else phase.lift) / size
-        for gradient in gradients.values():
-            gradient.mul_(factor)
-    return is_clipped
+def _bound(gradients: Gradients, phase: Phase, *, size: float, progress: float) -> float:
+    """Scale gradients, in place, into the phase's bounds; return by how much.
+
+    The lower bound fades as the phase does: a constant one would undo the fade where every step is lifted.
+    """
+    least = phase.lift * phase.fade.at(progress)
+    if phase.clip is not None and size > phase.clip:
+        factor = phase.clip / size
+    elif 0.0 < size < least:
+        factor = least / size
+    else:
+        return 1.0
+    for gradient in gradients.values():
+        gradient.mul_(factor)
+    return factor
 
 
 def _forgets(phase: Phase) -> bool:
@@ -208,7 +233,8 @@ def _slow(net: nn.Module, anchor: Mapping[str, Tensor], *, rate: float) -> None:
 
 
 def _is_reached(course: Course, net: nn.Module) -> bool:
-    assert course.stop is not None
+    if course.stop is None:
+        return False
     with _in_mode(net, Mode.EVAL), torch.no_grad():
         return course.stop.is_reached(net)
 

@@ -20,8 +20,13 @@ def fisher_ratio(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], *, 
 
 
 def largest(scores: Mapping[str, Tensor], *, share: float) -> Mask:
-    """Return the ``share`` of all weights with the largest scores; ties at the threshold are all in."""
+    """Return the ``share`` of all weights with the largest scores; of equal ones, the first in their order.
+
+    A threshold would let in everything where it is 0: of a net that fits its data fully, most gradients are.
+    """
     flat = torch.cat([score.flatten() for score in scores.values()])
     num = max(1, round(share * flat.numel()))
-    threshold = flat.topk(num).values[-1]
-    return {name: score >= threshold for name, score in scores.items()}
+    is_chosen = torch.zeros_like(flat, dtype=torch.bool)
+    is_chosen[flat.argsort(descending=True, stable=True)[:num]] = True
+    parts = is_chosen.split([score.numel() for score in scores.values()])
+    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}

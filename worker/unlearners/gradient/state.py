@@ -27,10 +27,11 @@ def pack_course(state: CourseState) -> bytes:
             kept = {key: value for key, value in held.items() if isinstance(value, Tensor)}
             tensors |= {f"{_OPTIMIZER}{name}.{index}.{key}": value for key, value in kept.items()}
     note: dict[str, Any] = {
-        "format": "expunge/course@1",
+        "format": "expunge/course@2",
         "cycle": state.cycle,
         "drawn": {side.value: num for side, num in state.drawn.items()},
         "is_stopped": state.is_stopped,
+        "num_endings": state.num_endings,
         "diagnostics": state.diagnostics.state(),
     }
     return pack(tensors, note=note)
@@ -51,6 +52,7 @@ def restore_course(data: bytes, net: nn.Module, course: Course) -> CourseState:
     for name, optimizer in state.optimizers.items():
         _restore_memory(optimizer, tensors, prefix=f"{_OPTIMIZER}{name}.")
     state.cycle, state.is_stopped = stored["cycle"], stored["is_stopped"]
+    state.num_endings = stored["num_endings"]
     state.drawn.update({Side(side): num for side, num in stored["drawn"].items()})
     state.diagnostics = Diagnostics.from_state(stored["diagnostics"])
     return state

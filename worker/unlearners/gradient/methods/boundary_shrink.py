@@ -50,11 +50,15 @@ def labels_across(net: nn.Module, records: Records, *, step: float) -> Tensor:
 
 def input_range(records: Records) -> tuple[Tensor, Tensor]:
     """Return the least and the largest input of each channel, (1, C, 1, ...)."""
-    inputs = records.inputs(torch.arange(len(records)))
-    if not inputs.is_floating_point():
-        raise MethodDoesNotFit(f"the inputs must be real numbers to have a gradient, not {inputs.dtype}")
-    others = [dim for dim in range(inputs.ndim) if dim != 1]
-    return inputs.amin(others, keepdim=True), inputs.amax(others, keepdim=True)
+    lows, highs = [], []
+    for indices_B in chunks(records, size=CHUNK_RECORDS):
+        inputs = records.inputs(indices_B)
+        if not inputs.is_floating_point():
+            raise MethodDoesNotFit(f"the inputs must be real numbers to have a gradient, not {inputs.dtype}")
+        others = [dim for dim in range(inputs.ndim) if dim != 1]
+        lows.append(inputs.amin(others, keepdim=True))
+        highs.append(inputs.amax(others, keepdim=True))
+    return torch.cat(lows).amin(0, keepdim=True), torch.cat(highs).amax(0, keepdim=True)
 
 
 def _uphill(net: nn.Module, inputs: Tensor, labels_B: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ Shape suffixes: B records, D features, F forgotten records, R rank, O rows and I
 
 import copy
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -117,15 +118,23 @@ def merged(net: nn.Module, *, original: nn.Module) -> nn.Module:
 
 def nearest(forget: Records, retain: Records) -> Tensor:
     """Return for each forgotten record the index of the retained one of nearest input (F,)."""
-    own = forget.inputs(torch.arange(len(forget))).flatten(1)
-    best_F = torch.full((len(own),), math.inf, dtype=own.dtype)
-    places_F = torch.zeros(len(own), dtype=torch.int64)
-    for indices_B in chunks(retain, size=CHUNK_RECORDS):
+    return torch.cat([_nearest_of(forget.inputs(own_B), retain) for own_B in _parts(forget)])
+
+
+def _nearest_of(inputs: Tensor, retain: Records) -> Tensor:
+    own = inputs.flatten(1)
+    best_B = torch.full((len(own),), math.inf, dtype=own.dtype)
+    places_B = torch.zeros(len(own), dtype=torch.int64)
+    for indices_B in _parts(retain):
         found = torch.cdist(own, retain.inputs(indices_B).flatten(1)).cpu().min(1)
-        is_nearer_F = found.values < best_F
-        best_F = found.values.where(is_nearer_F, best_F)
-        places_F = indices_B[found.indices].where(is_nearer_F, places_F)
-    return places_F
+        is_nearer_B = found.values < best_B
+        best_B = found.values.where(is_nearer_B, best_B)
+        places_B = indices_B[found.indices].where(is_nearer_B, places_B)
+    return places_B
+
+
+def _parts(records: Records) -> Iterator[Tensor]:
+    return chunks(records, size=CHUNK_RECORDS)
 
 
 def prepare(task: Task, settings: LoraResidualSettings) -> Prepared:

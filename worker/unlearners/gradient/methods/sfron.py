@@ -53,7 +53,13 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
         mode=Mode.FROZEN_NORM,
         fade=Fade.COSINE,
     )
-    retain = Phase(name="retain", terms=(Term(Side.RETAIN, loss),), steps=settings.retain_steps)
+    retain = Phase(
+        name="retain",
+        terms=(Term(Side.RETAIN, loss),),
+        steps=settings.retain_steps,
+        clip=settings.retain_clip or None,
+    )
+    repair = replace(retain, name="repair", steps=settings.repair_steps)
     return Course(
         cycle=(forget, retain) if settings.retain_steps else (forget,),
         repeats=settings.cycles,
@@ -62,7 +68,8 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
         saliency=mask,
         slow_rate=settings.slow_rate,
         stop=stop,
-        ending=(replace(retain, name="repair", steps=settings.repair_steps),),
+        ending=(repair,) if settings.repair_steps else (),
+        most_endings=settings.repairs,
     )
 
 

@@ -123,6 +123,12 @@ def test_a_forgotten_record_is_shifted_to_the_nearest_retained_one() -> None:
     assert torch.equal(aims, expected)
 
 
+def test_the_nearest_are_found_across_chunks_of_either_side() -> None:
+    forget, retain = images(600, seed=1), images(700, seed=2)
+    distances = torch.cdist(forget.all_inputs.flatten(1), retain.all_inputs.flatten(1))
+    assert torch.equal(nearest(forget, retain), distances.argmin(1))
+
+
 def test_an_adapter_has_the_rank_that_it_says() -> None:
     weight = torch.randn(6, 2, 3, 3, dtype=torch.float64)
     adapter = Adapter(weight, rank=2, scale=4.0, seed=0)

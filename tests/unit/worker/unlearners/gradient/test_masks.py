@@ -109,6 +109,13 @@ def test_the_largest_share_is_taken_over_all_weights_together() -> None:
     assert mask["b"].tolist() == [[True, False], [True, False]]
 
 
+def test_of_equal_scores_no_more_than_the_share_is_taken_and_always_the_same() -> None:
+    scores = {"a": torch.tensor([0.0, 7.0, 0.0]), "b": torch.zeros(1_000)}
+    mask = largest(scores, share=0.3)
+    assert mask["a"].tolist() == [True, True, True]
+    assert mask["b"].tolist() == [True] * 298 + [False] * 702
+
+
 def _held(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return copies of all weights, and of what the optimizer remembers of each number of them."""
     held = {}

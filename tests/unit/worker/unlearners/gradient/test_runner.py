@@ -91,7 +91,7 @@ def test_terms_of_one_phase_are_summed_with_their_scales_and_the_fade() -> None:
 @pytest.mark.parametrize(
     ("clip", "lift", "norm"), [(1.0, 0.0, 1.0), (100.0, 10.0, 10.0), (9.0, 1.0, 5.0**0.5)]
 )
-def test_a_gradient_is_scaled_into_its_bounds_and_clips_are_counted(
+def test_a_gradient_is_scaled_into_its_bounds_and_the_scalings_are_counted(
     clip: float, lift: float, norm: float
 ) -> None:
     course = fast_slow(k=0)
@@ -99,7 +99,16 @@ def test_a_gradient_is_scaled_into_its_bounds_and_clips_are_counted(
     net = Point(START)
     state = run_course(begin(net, course), course, BOTH, seed=0)
     torch.testing.assert_close(net.theta.detach(), START - BETA * norm * U / U.norm(), rtol=0, atol=1e-12)
-    assert state.diagnostics.to_json()["phases"]["forget"]["clipped"] == (clip == 1.0)
+    figures = state.diagnostics.to_json()["phases"]["forget"]
+    assert (figures["clipped"], figures["lifted"]) == (clip == 1.0, lift == 10.0)
+
+
+def test_the_lower_bound_fades_as_the_phase_does() -> None:
+    course = fast_slow(k=0, repeats=4)
+    course = replace(course, cycle=(replace(course.cycle[0], lift=10.0, fade=Fade.LINEAR),))
+    steps = BETA * 10.0 * (1.0 + 0.75 + 0.5 + 0.25)
+    expected = START - steps * U / U.norm()
+    torch.testing.assert_close(ended(Point(START), course), expected, rtol=0, atol=1e-12)
 
 
 def test_a_phase_ends_where_it_says() -> None:
@@ -127,6 +136,49 @@ def test_the_stop_rule_looks_after_each_cycle_and_ends_the_course() -> None:
     state = run_course(begin(net, course), course, BOTH, seed=0)
     assert (state.cycle, state.is_stopped) == (3, True)
     torch.testing.assert_close(net.theta.detach(), START - 3 * BETA * U, rtol=0, atol=1e-12)
+
+
+class Below:
+    """Stops when the point has gone so far along -u."""
+
+    def is_reached(self, net: nn.Module) -> bool:
+        """Whether it has."""
+        return float(next(net.parameters()) @ U) <= -10.0
+
+
+def forgetting_and_repairing(*, repeats: int, most_endings: int = 9) -> Course:
+    """Cycles of BETA along -u, and at the end three steps of ETA back."""
+    back = Phase("back", (Term(Side.RETAIN, Slope(-U)),), steps=3)
+    course = fast_slow(k=0, repeats=repeats)
+    return replace(course, cycle=course.cycle[:1], stop=Below(), ending=(back,), most_endings=most_endings)
+
+
+def test_a_repair_that_brings_the_forgotten_back_is_followed_by_more_cycles() -> None:
+    course, net = forgetting_and_repairing(repeats=9), Point(START)
+    state = run_course(begin(net, course), course, BOTH, seed=0)
+    # u . theta is 0.2 and falls by 3.5 a cycle: -10.3 after three, -9.55 repaired, -13.05, -12.3.
+    assert (state.cycle, state.is_stopped) == (4, True)
+    torch.testing.assert_close(net.theta.detach(), START - (4 * BETA - 6 * ETA) * U, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("repeats", "most_endings"), [(3, 9), (9, 1)])
+def test_cycles_and_repairs_are_bounded_and_the_rule_is_asked_last(repeats: int, most_endings: int) -> None:
+    course, net = forgetting_and_repairing(repeats=repeats, most_endings=most_endings), Point(START)
+    state = run_course(begin(net, course), course, BOTH, seed=0)
+    assert (state.cycle, state.is_stopped) == (3, False)
+    torch.testing.assert_close(net.theta.detach(), START - (3 * BETA - 3 * ETA) * U, rtol=0, atol=1e-12)
+
+
+def test_a_run_resumed_between_two_repairs_gives_the_same_bits() -> None:
+    course, kept = forgetting_and_repairing(repeats=9, most_endings=2), dict[int, bytes]()
+
+    def keep(state: CourseState) -> None:
+        kept[state.cycle] = pack_course(state)
+
+    whole = run_course(begin(Point(START), course), course, BOTH, seed=0, after_cycle=keep)
+    for cycle in (2, 3, 4):
+        state = restore_course(kept[cycle], Point(torch.zeros_like(START)), course)
+        assert pack_course(run_course(state, course, BOTH, seed=0)) == pack_course(whole)
 
 
 def test_a_loss_that_is_not_finite_ends_the_course_with_its_place() -> None:
