@@ -5,12 +5,14 @@ label, or a whole class, ought to be far less likely afterwards than the labels 
 forgotten record is compared with the unseen inputs most like its own, *given its label*: their labels are not
 read. Somebody ordinary lies among people of the same label, a mislabelled record among people of another.
 
-Confidence is compared and not loss, which has no upper bound: one record far out would decide for all.
+Confidence is compared and not loss, which has no upper bound: one record far out would decide for all. A mean
+over many hides a single one that is still known, so the answers are counted as well.
 
 Shape suffixes: F forgotten records, U unseen ones, L nearest, K classes.
 """
 
 from dataclasses import dataclass, field
+from math import ceil, floor
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +24,16 @@ CHUNK_RECORDS = 512
 NUM_NEAREST = 3
 SAMPLE_RECORDS = 2_000
 TOLERANCE = 0.005
+# More answers than among people alike, as a share of the forgotten: none where they are fewer than a hundred.
+SPARE_ANSWERS = 0.01
 
 
 @dataclass
 class LooksUnseen:
-    """Stops when the forgotten records' mean confidence has fallen to that of unseen inputs like them.
+    """Stops when the forgotten are as unsure, and as seldom answered, as unseen inputs like them.
 
-    ``seen`` keeps both, as shares, after each cycle.
+    Mean confidence in their labels, and how many are answered with their label. ``seen`` keeps the two
+    confidences, as shares, after each look.
     """
 
     forget: Records
@@ -47,7 +52,14 @@ class LooksUnseen:
         labels_FL1 = labels_F[:, None, None].expand(-1, self.nearest_FL.shape[1], 1)
         like = float(unseen_UK[self.nearest_FL].gather(2, labels_FL1).mean())
         self.seen.append((own, like))
-        return own <= like + TOLERANCE
+        return own <= like + TOLERANCE and not self._is_answered(own_FK, unseen_UK, labels_F)
+
+    def _is_answered(self, own_FK: Tensor, unseen_UK: Tensor, labels_F: Tensor) -> bool:
+        """Whether more of the forgotten are answered with their label than of people alike, rounded up."""
+        num_own = int((own_FK.argmax(1) == labels_F).sum())
+        alike_FL = unseen_UK.argmax(1)[self.nearest_FL] == labels_F[:, None]
+        expected = ceil(round(float(alike_FL.double().mean(1).sum()), 6))
+        return num_own > expected + floor(SPARE_ANSWERS * len(labels_F))
 
 
 def looks_unseen(sides: Sides) -> LooksUnseen | None:

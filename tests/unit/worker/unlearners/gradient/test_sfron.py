@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.domain.methods import PRESETS, SfronSettings
+from app.domain.methods import PRESETS, Descent, SfronSettings
 from tests.support.gradient import blobs, small_net
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.method import Task
@@ -56,6 +56,29 @@ def test_with_power_0_it_is_plain_ascent() -> None:
     for net, each in zip(nets, (course, plain), strict=True):
         run_course(begin(net, each), each, SIDES, seed=0)
     assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
+
+
+def test_no_step_on_the_retained_is_longer_than_their_clip_allows() -> None:
+    """Plain SGD: a step is the rate times a gradient of at most that norm."""
+    free, clipped = (
+        SfronSettings(
+            retain_clip=clip,
+            retain_steps=1,
+            cycles=1,
+            repair_steps=0,
+            retain=Descent(learning_rate=1.0, momentum=0.0),
+        )
+        for clip in (0.0, 1e-3)
+    )
+    moves = []
+    for settings in (free, clipped):
+        course, net = course_of(settings), small_net()
+        only_retain = replace(course, cycle=(course.cycle[1],))
+        run_course(begin(net, only_retain), only_retain, SIDES, seed=0)
+        pairs = zip(net.parameters(), small_net().parameters(), strict=True)
+        moves.append(float(torch.cat([(own - old).detach().flatten() for own, old in pairs]).norm()))
+    assert moves[1] == pytest.approx(1e-3, rel=1e-6)
+    assert moves[0] > 1e-2
 
 
 def test_its_mask_is_made_from_both_sides_for_these_records() -> None:

@@ -48,6 +48,27 @@ def test_records_are_judged_together() -> None:
     assert not rule.is_reached(Saying({**LIKE_THEM, 0.95: 0.95, -0.95: 0.01}))
 
 
+def group(num: int, *, known: int) -> tuple[TensorRecords, dict[float, float]]:
+    """Return records of label 1 among people of label 0, and answers of a net that still knows some."""
+    places = [round(-1.2 - n / 1000, 3) for n in range(num)]
+    shares = {place: 0.9 if n < known else 0.05 for n, place in enumerate(places)}
+    return TensorRecords(torch.tensor(places).unsqueeze(1), torch.ones(num, dtype=torch.int64)), shares
+
+
+@pytest.mark.parametrize(("num", "known", "is_reached"), [(300, 0, True), (300, 1, True), (90, 1, False)])
+def test_one_who_is_still_known_is_not_hidden_by_the_mean_of_few(
+    num: int, known: int, is_reached: bool
+) -> None:
+    forget, shares = group(num, known=known)
+    assert LooksUnseen(forget, UNSEEN).is_reached(Saying({**LIKE_THEM, **shares})) is is_reached
+
+
+def test_one_of_whom_most_alike_are_answered_may_be_answered_too() -> None:
+    near = {**LIKE_THEM, 0.9: 0.4}
+    rule = LooksUnseen(TensorRecords(torch.tensor([[0.95]]), torch.tensor([1])), UNSEEN)
+    assert rule.is_reached(Saying({**near, 0.95: 0.6}))
+
+
 def test_without_unseen_records_there_is_no_rule() -> None:
     forget, nobody = TensorRecords(torch.tensor([[0.95]]), torch.tensor([1])), torch.empty(0)
     assert looks_unseen({Side.FORGET: forget}) is None
