@@ -59,7 +59,7 @@ class Loaded:
 
     def __init__(self, context: JobContext, scope: Scope, *, retained: RecordTable) -> None:
         self._context = context
-        self._people = context.forgotten(above=scope.settled, covers=scope.covers).training()
+        self._people = context.forgotten(above=scope.settled, covers=scope.covers, is_learned=True).training()
         self._kept = retained.training()
         self._corrected = context.corrected(above=scope.settled, covers=scope.covers).training()
         # The one place that asks for forget-set bytes to change weights by.
