@@ -118,6 +118,13 @@ def tombstone_numbers(session: Session, model_id: str, rows: Sequence[int]) -> d
     return found
 
 
+def rows_never_learned(session: Session, model_id: str) -> set[int]:
+    """Return the rows whose content no run of a model may learn, whatever its n; without erased ones."""
+    is_itself = Tombstone.replaced_by.is_not(None), Tombstone.row == Tombstone.replaced_by
+    found = session.scalars(select(Tombstone.row).where(Tombstone.model_id == model_id, *is_itself))
+    return {row for row in found if row is not None}
+
+
 def marks_of(session: Session, model_id: str, *, above: int = 0, through: int | None = None) -> list[Mark]:
     """Return the sealed tombstones of a model in order, from the one after ``above`` up to ``through``."""
     query = select(Tombstone.number, Tombstone.shard, Tombstone.position)

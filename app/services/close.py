@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import active_job, now, running_jobs
 from app.db.models import alias_version, methods_that_treated, models_on
-from app.db.records import delete_records, lock_dataset, tombstone_numbers
+from app.db.records import delete_records, lock_dataset, rows_never_learned, tombstone_numbers
 from app.db.requests import finished_through, lock_request, receipt_of, requests_to_close, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Job, Model, Receipt, Request, Target
@@ -178,7 +178,9 @@ def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
         job = active_job(session, model.id, kind=JobKind.TRAIN)
         prepared = {} if job is None else job.outputs.get("prepare", {})
         finished = int(prepared.get("covers", model.num_sealed))
-    return {row for row in rows if row not in numbers or numbers[row] > finished}
+    held = {row for row in rows if row not in numbers or numbers[row] > finished}
+    # What no run may learn is nobody's, and goes with its record.
+    return held - rows_never_learned(session, model.id) if held else held
 
 
 def _complete_targets(
