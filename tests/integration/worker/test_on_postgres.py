@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -13,8 +14,9 @@ from sqlalchemy import text
 
 from app.db.records import retained_records
 from app.db.session import reading
-from app.db.tables import Model
+from app.db.tables import Model, Record
 from app.domain.changes import Changes
+from app.domain.status import RequestStatus
 from app.domain.terms import DEFAULT_TENANT, DatasetId, ModelId
 from app.services.approve import approve
 from app.services.close import close_ready
@@ -35,6 +37,7 @@ from tests.support.methods import Shift
 from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, few_digits, recipe_of
 from worker.checking import placer
+from worker.data.importing import ImportOrder, import_source
 from worker.unlearners import UNLEARNERS
 
 _TRAINED = "trained"
@@ -129,19 +132,20 @@ def test_a_treated_person_is_settled_by_the_next_replay(lab: Lab, monkeypatch: p
 
 
 class Slow:
-    """Data files in which a correction is written only when somebody says so."""
+    """Data files that are long in writing a correction: until somebody says so."""
 
     def __init__(self, own: Contents) -> None:
         self._own = own
-        self.is_writing, self.may_write = Event(), Event()
+        self.has_written, self.may_go_on = Event(), Event()
 
     def labelled(self, dataset_id: DatasetId, **given: Any) -> Sequence[int]:
         return self._own.labelled(dataset_id, **given)
 
     def write_changed(self, dataset_id: DatasetId, **given: Any) -> bytes:
-        self.is_writing.set()
-        assert self.may_write.wait(timeout=30)
-        return self._own.write_changed(dataset_id, **given)
+        digest = self._own.write_changed(dataset_id, **given)
+        self.has_written.set()
+        assert self.may_go_on.wait(timeout=30)
+        return digest
 
 
 def wait_for_the_end_or_a_lock(lab: Lab, work: Future[Any]) -> None:
@@ -162,10 +166,10 @@ def test_of_two_corrections_that_are_sealed_at_once_the_later_one_is_learned(lab
     slow = Slow(lab.own.contents)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(seal, lab.own.sessions, ids[0], contents=slow)
-        assert slow.is_writing.wait(timeout=30)
+        assert slow.has_written.wait(timeout=30)
         second = pool.submit(seal, lab.own.sessions, ids[1], contents=lab.own.contents)
         wait_for_the_end_or_a_lock(lab, second)
-        slow.may_write.set()
+        slow.may_go_on.set()
         first.result(), second.result()
     assert lab.work().weights_digest == expected
 
@@ -196,3 +200,27 @@ def test_a_model_made_while_a_correction_begins_and_ends_learns_the_true_content
         kept = {r.row: r.block for r in retained_records(session, model, covers=model.num_sealed)}
     assert row_of(subject) not in kept
     assert kept[len(few_digits().labels)] is not None
+
+
+def test_a_deletion_that_closes_while_its_record_is_corrected_takes_the_new_content_along(lab: Lab) -> None:
+    names = [f"untrained-{n}" for n in range(len(few_digits().labels))]
+    import_source(
+        lab.own.sessions, replace(few_digits(), subject_ids=names), ImportOrder(name="untrained"),
+        tenant=DEFAULT_TENANT, keyring=lab.own.keyring, data_folder=lab.own.settings.data_folder,
+    )  # fmt: skip
+    record_id, slow = few_digits().record_ids[3], Slow(lab.own.contents)
+    correction = post_rectification(lab, names[3], Changes(label=1), record_id=record_id)
+    approve(lab.own.sessions, correction, caller=ADMIN)
+    deletion = lab.world.sealed(names[3])
+    with ThreadPoolExecutor(2) as pool:
+        sealing = pool.submit(seal, lab.own.sessions, correction, contents=slow)
+        assert slow.has_written.wait(timeout=30)
+        closing = pool.submit(close_ready, lab.own.sessions, keyring=lab.own.keyring, erase=lab.own.erase)
+        wait_for_the_end_or_a_lock(lab, closing)
+        slow.may_go_on.set()
+        sealing.result(), closing.result()
+    lab.work()
+    assert {lab.world.request(each).status for each in (correction, deletion)} == {RequestStatus.COMPLETED}
+    owner = lab.own.keyring.subject_refs(names[3], subject_type="person")
+    with reading(lab.own.sessions) as session:
+        assert session.query(Record).filter(Record.subject_ref.in_(owner)).count() == 0
