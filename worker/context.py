@@ -119,10 +119,16 @@ class JobContext:
         with reading(self.installation.sessions) as session:
             return table_from_rows(retained_records(session, self.model.row, covers=covers))
 
-    def forgotten(self, *, above: int, covers: int) -> RecordTable:
-        """Return the records with tombstones in (above, covers] that are not erased yet."""
+    def forgotten(self, *, above: int, covers: int, is_learned: bool = False) -> RecordTable:
+        """Return the records with tombstones in (above, covers] that are not erased yet.
+
+        ``is_learned`` leaves out those that no run with ``n = above`` was trained on.
+        """
         with reading(self.installation.sessions) as session:
-            return table_from_rows(forgotten_records(session, self.model.row, above=above, covers=covers))
+            rows = forgotten_records(
+                session, self.model.row, above=above, covers=covers, is_learned=is_learned
+            )
+        return table_from_rows(rows)
 
     def corrected(self, *, above: int, covers: int) -> RecordTable:
         """Return the retained records that took the places of those with tombstones in (above, covers]."""

@@ -1,6 +1,6 @@
 """Queries about records, placements and tombstones."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, case, delete, insert, literal, null, select, update
@@ -89,6 +89,12 @@ def place_as(session: Session, model_id: str, *, row: int, like: int) -> None:
         session.flush()
 
 
+def add_tombstones(session: Session, marks: Sequence[Mapping[str, object]]) -> None:
+    """Store new tombstones by column; a class may have as many as there are records."""
+    if marks:
+        session.execute(insert(Tombstone), marks)
+
+
 def placements_of(session: Session, model: Model, rows: Sequence[int]) -> dict[int, tuple[int, int]]:
     """Return (shard, block) by row; held-out records have no place."""
     if not model.has_plan:
@@ -123,6 +129,13 @@ def tombstone_numbers(session: Session, model_id: str, rows: Sequence[int]) -> d
     return found
 
 
+def rows_never_learned(session: Session, model_id: str) -> set[int]:
+    """Return the rows whose content no run of a model may learn, whatever its n; without erased ones."""
+    is_itself = Tombstone.replaced_by.is_not(None), Tombstone.row == Tombstone.replaced_by
+    found = session.scalars(select(Tombstone.row).where(Tombstone.model_id == model_id, *is_itself))
+    return {row for row in found if row is not None}
+
+
 def marks_of(session: Session, model_id: str, *, above: int = 0, through: int | None = None) -> list[Mark]:
     """Return the sealed tombstones of a model in order, from the one after ``above`` up to ``through``."""
     query = select(Tombstone.number, Tombstone.shard, Tombstone.position)
@@ -147,9 +160,16 @@ def retained_records(session: Session, model: Model, *, covers: int) -> Sequence
     return session.execute(_records(model).where(*is_retained)).all()
 
 
-def forgotten_records(session: Session, model: Model, *, above: int, covers: int) -> Sequence[Row[Any]]:
-    """Return the records with a tombstone number in (above, covers] whose rows still exist."""
-    return session.execute(_records(model).where(_is_forgotten(model, above=above, covers=covers))).all()
+def forgotten_records(
+    session: Session, model: Model, *, above: int, covers: int, is_learned: bool = False
+) -> Sequence[Row[Any]]:
+    """Return the records with a tombstone number in (above, covers] whose rows still exist.
+
+    With ``is_learned`` only those that a run with ``n = above`` may have been trained on: a content that came
+    and went since is none of them.
+    """
+    query = _records(model).where(_is_forgotten(model, above=above, covers=covers))
+    return session.execute(query.where(~_is_to_come(model, covers=above)) if is_learned else query).all()
 
 
 def corrected_records(session: Session, model: Model, *, above: int, covers: int) -> Sequence[Row[Any]]:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.db.session import epoch_now
-from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target
+from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target, Tombstone
 from app.domain.errors import NotFound
 from app.domain.status import ENDED_TARGETS, RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import JsonObject
@@ -81,6 +81,14 @@ def labels_deleted(session: Session, model_id: str) -> set[int]:
         query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, is_sealed)
     )
     return {int(asked["label"]) for asked in found if asked is not None}
+
+
+def is_being_deleted(session: Session, model_ids: Sequence[str], *, row: int) -> bool:
+    """Whether a deletion that is not closed yet gave a row of these models' dataset a tombstone."""
+    query = select(Tombstone.number).join(Request, Request.id == Tombstone.request_id)
+    is_open = Request.kind == RequestKind.DELETION, Request.status.in_(SEALED)
+    found = query.where(Tombstone.model_id.in_(model_ids), Tombstone.row == row, *is_open)
+    return session.scalar(found.limit(1)) is not None
 
 
 def targets_of(session: Session, request_id: str) -> Sequence[tuple[Target, Model]]:

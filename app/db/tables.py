@@ -227,8 +227,9 @@ class Tombstone(Table):
     """One record that no job reaching ``number`` may train on.
 
     ``replaced_by`` is the row with the corrected content, which every job reaching ``number`` trains on in
-    the record's place, and none before. After the purge only number, shard and first position are left:
-    ``row``, ``replaced_by`` and ``request_id`` are None. A class deletion's rows stay: their bytes do too.
+    the record's place, and none before; where it is ``row`` itself, no job trains on that row at all. After
+    the purge only number, shard and first position are left: ``row``, ``replaced_by`` and ``request_id`` are
+    None. A class deletion's rows stay: their bytes do too.
     """
 
     __tablename__ = "tombstones"

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import active_job, now, running_jobs
 from app.db.models import alias_version, methods_that_treated, models_on
-from app.db.records import delete_records, tombstone_numbers
+from app.db.records import delete_records, lock_dataset, rows_never_learned, tombstone_numbers
 from app.db.requests import finished_through, lock_request, receipt_of, requests_to_close, targets_of
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Dataset, Job, Model, Receipt, Request, Target
@@ -152,9 +152,11 @@ def _datasets(
 
 def _planned_erasure(session: Session, request: Request, *, dataset: Dataset) -> _Erasure:
     """Say which records of a dataset nobody uses any more, and who uses the others."""
-    rows = rows_of_request(session, request, dataset_id=dataset.id)
-    if not rows:
+    if not rows_of_request(session, request, dataset_id=dataset.id):
         return _Erasure(dataset=dataset, erased=[], used_by=[])
+    # Then again: whoever held the lock may have written a newer content of one, or made a model.
+    lock_dataset(session, dataset.id)
+    rows = rows_of_request(session, request, dataset_id=dataset.id)
     users = {model.name: _rows_in_use(session, model, rows) for model in models_on(session, dataset.id)}
     in_use = set().union(*users.values()) if users else set()
     free = [row for row in rows if row not in in_use]
@@ -178,7 +180,9 @@ def _rows_in_use(session: Session, model: Model, rows: list[int]) -> set[int]:
         job = active_job(session, model.id, kind=JobKind.TRAIN)
         prepared = {} if job is None else job.outputs.get("prepare", {})
         finished = int(prepared.get("covers", model.num_sealed))
-    return {row for row in rows if row not in numbers or numbers[row] > finished}
+    held = {row for row in rows if row not in numbers or numbers[row] > finished}
+    # What no run may learn is nobody's, and goes with its record.
+    return held - rows_never_learned(session, model.id) if held else held
 
 
 def _complete_targets(

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app.db.ids import new_id
 from app.db.jobs import active_job
 from app.db.models import alias_version, lock_model
-from app.db.records import dataset_named
+from app.db.records import dataset_named, lock_dataset
 from app.db.requests import SEALED, lock_request, open_requests
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Model, Placement, Record
@@ -91,7 +91,8 @@ def _existing(session: Session, new: NewModel, *, tenant: str) -> Model | None:
 
 
 def _insert(session: Session, new: NewModel, *, tenant: str, place: PlaceRecords) -> Model:
-    dataset = dataset_named(session, new.dataset, tenant=tenant)
+    # Whoever corrects a record meanwhile waits, and gives its new content a place in this model too.
+    dataset = lock_dataset(session, dataset_named(session, new.dataset, tenant=tenant).id)
     model = Model(
         id=new_id("mdl"),
         tenant=tenant,

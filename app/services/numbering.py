@@ -9,9 +9,16 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from app.db.records import place_as, placements_of, rows_in, rows_of_subject, tombstone_numbers
+from app.db.records import (
+    add_tombstones,
+    place_as,
+    placements_of,
+    rows_in,
+    rows_of_subject,
+    tombstone_numbers,
+)
 from app.db.requests import labels_deleted
-from app.db.tables import Dataset, Model, Request, Tombstone
+from app.db.tables import Dataset, Model, Request
 from app.domain.status import RequestKind
 from app.domain.terms import DatasetId
 from app.services.contents import Contents
@@ -31,10 +38,17 @@ class Numbered:
 
 @dataclass(frozen=True)
 class _Meant:
-    """Rows that no job may train on any more, in order, and those that take their places."""
+    """Rows that no job may train on any more, in order, and those that take their places.
+
+    A row that stands in its own place is a content that no job may learn, whatever its n.
+    """
 
     rows: Sequence[int]
     replaced_by: Mapping[int, int] = field(default_factory=dict)
+
+    def is_never_learned(self, row: int) -> bool:
+        """Whether no run of any n meets the row, so that none has to be made again without it."""
+        return self.replaced_by.get(row) == row
 
 
 def number_records(
@@ -48,23 +62,25 @@ def number_records(
     meant = _meant(session, request, model=model, contents=contents)
     numbers = tombstone_numbers(session, model.id, meant.rows)
     places = placements_of(session, model, meant.rows)
+    marks: list[dict[str, object]] = []
     for row in meant.rows:
         if row in numbers:
             continue
-        model.num_sealed += 1
-        numbers[row] = model.num_sealed
-        shard, block = places.get(row, (None, None))
-        session.add(
-            Tombstone(
-                model_id=model.id,
-                number=model.num_sealed,
-                request_id=request.id,
-                row=row,
-                shard=shard,
-                position=block,
-                replaced_by=meant.replaced_by.get(row),
-            )
+        numbers[row] = model.num_sealed + len(marks) + 1
+        shard, block = (None, None) if meant.is_never_learned(row) else places.get(row, (None, None))
+        marks.append(
+            {
+                "model_id": model.id,
+                "number": numbers[row],
+                "request_id": request.id,
+                "row": row,
+                "shard": shard,
+                "position": block,
+                "replaced_by": meant.replaced_by.get(row),
+            }
         )
+    model.num_sealed += len(marks)
+    add_tombstones(session, marks)
     return Numbered(num_records=len(meant.rows), through=max(numbers.values(), default=None))
 
 
@@ -115,7 +131,8 @@ def _rows_of_class(
 def _corrected(session: Session, request: Request, *, model: Model) -> _Meant:
     """Return the row before, and the one that takes its place where the model may still learn it.
 
-    Where the record was forgotten before, or its new class was, the corrected content is forgotten as well.
+    Where the record was forgotten before, or its new class was, the corrected content is never learned: a
+    run below its number would otherwise take it for a record that was always there.
     """
     rows = rows_in(session, model.dataset_id, _rows(request, model.dataset_id))
     if len(rows) < 2:
@@ -124,7 +141,7 @@ def _corrected(session: Session, request: Request, *, model: Model) -> _Meant:
     place_as(session, model.id, row=after, like=before)
     is_forgotten = before in tombstone_numbers(session, model.id, [before])
     if is_forgotten or (request.asked or {}).get("label") in labels_deleted(session, model.id):
-        return _Meant(rows=rows)
+        return _Meant(rows=rows, replaced_by={after: after})
     return _Meant(rows=[before], replaced_by={before: after})
 
 

@@ -1,7 +1,7 @@
 """Write the corrected content of a record beside the one that it replaces, once a rectification is sealed.
 
 Promises: the row that is there stays as it is until the request is closed; killed before the commit, the
-same call writes over what it had begun. Never: a new content for a record that every model is to forget.
+same call writes over what it had begun. Never: a new content for a record that is about to be erased.
 """
 
 import secrets
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.db.models import models_on
 from app.db.records import add_corrected, lock_dataset, rows_of_subject, tombstone_numbers
+from app.db.requests import is_being_deleted
 from app.db.tables import Dataset, Record, Request
 from app.domain.changes import Changes
 from app.domain.terms import DatasetId
@@ -46,10 +47,13 @@ def _rewrite(
     session: Session, request: Request, *, dataset_id: str, contents: Contents
 ) -> tuple[int, int] | None:
     """Return the rows before and after in one dataset; None where it holds no such record any more."""
+    if _live_row(session, request, dataset_id=dataset_id) is None:
+        return None
+    dataset = lock_dataset(session, dataset_id)
+    # Again: whoever held the lock may have written a newer content, or erased them all.
     before = _live_row(session, request, dataset_id=dataset_id)
     if before is None:
         return None
-    dataset = lock_dataset(session, dataset_id)
     after = dataset.num_records
     digest = contents.write_changed(
         DatasetId(dataset_id),
@@ -66,9 +70,10 @@ def _rewrite(
 
 
 def _live_row(session: Session, request: Request, *, dataset_id: str) -> int | None:
-    """Return where the record's newest content lies, unless every model of the dataset is to forget it.
+    """Return where the record's newest content lies, unless it is about to go.
 
-    Then its bytes are about to go, or went; without a model they stay until somebody is asked to go.
+    It is when an open deletion means it and every model of the dataset is to forget it. A class that all of
+    them forgot stays in the dataset for models to come, which are to learn what is true.
     """
     refs = [bytes.fromhex(ref) for ref in request.subject_refs or []]
     narrowed = narrowed_to(request, dataset_id) or []
@@ -76,5 +81,6 @@ def _live_row(session: Session, request: Request, *, dataset_id: str) -> int | N
     if not rows:
         return None
     newest, models = rows[-1], models_on(session, dataset_id)
-    is_forgotten = [newest in tombstone_numbers(session, model.id, [newest]) for model in models]
-    return None if models and all(is_forgotten) else newest
+    is_forgotten = all(tombstone_numbers(session, model.id, [newest]) for model in models)
+    is_asked_for = is_being_deleted(session, [model.id for model in models], row=newest)
+    return None if is_forgotten and is_asked_for else newest

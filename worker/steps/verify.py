@@ -61,7 +61,7 @@ def verify(context: JobContext) -> JsonObject:
         *_course(unlearned),
         *_chain(context, scope),
         *_interim_error(context, scope, nets),
-        *_context_checks(context, nets, loader=poisoned, retained=retained, forgotten=forgotten),
+        *_context_checks(context, nets, loader=poisoned, retained=retained),
     ]
     require_gates(checks)
     refused = context.output_of("refused").get("attempts", [])
@@ -183,10 +183,10 @@ def _context_checks(
     *,
     loader: Loader,
     retained: RecordTable,
-    forgotten: RecordTable,
 ) -> list[Check]:
     new, is_empirical = _ensemble(context, nets), guarantee_of(context) is Guarantee.EMPIRICAL
-    parent = _parent(context)
+    parent, scope = _parent(context), scope_of(context)
+    forgotten = context.forgotten(above=scope.forgets_above, covers=scope.covers, is_learned=True)
     held_out = sample_of(loader, retained.held_out())
     utility = utility_check(
         new,

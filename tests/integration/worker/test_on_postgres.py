@@ -1,18 +1,29 @@
 """The worker on a PostgreSQL server: what must hold whatever the database is, once each."""
 
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from time import sleep
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from app.db.records import retained_records
 from app.db.session import reading
-from app.db.tables import Blob
+from app.db.tables import Blob, Model, Record
+from app.domain.changes import Changes
 from app.domain.errors import NameTaken
-from app.domain.status import VersionStatus
-from app.domain.terms import DEFAULT_TENANT
+from app.domain.status import RequestStatus, VersionStatus
+from app.domain.terms import DEFAULT_TENANT, DatasetId, ModelId
+from app.services.approve import approve
+from app.services.close import close_ready
+from app.services.contents import Contents
+from app.services.create_model import NewModel, Place, create_model
+from app.services.seal import seal
 from tests.integration.worker.test_crashes import (
     has_power_cut,
     require_one_ending,
@@ -20,11 +31,15 @@ from tests.integration.worker.test_crashes import (
     step_named,
     take_over,
 )
+from tests.integration.worker.test_rectification import other_label
 from tests.integration.worker.test_two_tiers import require_a_treated_end_and_then_an_exact_one
+from tests.support.asked import ADMIN, post_rectification, row_of, sealed
 from tests.support.methods import Shift
 from tests.support.outside import QUICK_POLICY, outside_recipe, save_outside, train_outside
 from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, few_digits, imported, recipe_of
+from worker.checking import placer
+from worker.data.importing import ImportOrder, import_source
 from worker.registering import register
 from worker.unlearners import UNLEARNERS
 
@@ -136,3 +151,98 @@ def test_a_model_trained_elsewhere_is_registered_and_treated(
         with reading(own.sessions) as session:
             assert {row.digest for row in session.query(Blob)} == set(own.store.digests())
         lab.close()
+
+
+class Slow:
+    """Data files that are long in writing a correction: until somebody says so."""
+
+    def __init__(self, own: Contents) -> None:
+        self._own = own
+        self.has_written, self.may_go_on = Event(), Event()
+
+    def labelled(self, dataset_id: DatasetId, **given: Any) -> Sequence[int]:
+        return self._own.labelled(dataset_id, **given)
+
+    def write_changed(self, dataset_id: DatasetId, **given: Any) -> bytes:
+        digest = self._own.write_changed(dataset_id, **given)
+        self.has_written.set()
+        assert self.may_go_on.wait(timeout=30)
+        return digest
+
+
+def wait_for_the_end_or_a_lock(lab: Lab, work: Future[Any]) -> None:
+    while not work.done():
+        with reading(lab.own.sessions) as session:
+            if session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                return
+        sleep(0.05)
+
+
+def test_of_two_corrections_that_are_sealed_at_once_the_later_one_is_learned(lab: Lab) -> None:
+    subject = lab.loners(2)[0]
+    labels = [(other_label(subject) + step) % 10 for step in (0, 1)]
+    expected = lab.straight_digest(labels={row_of(subject): labels[1]})
+    ids = [post_rectification(lab, subject, Changes(label=label)) for label in labels]
+    for each in ids:
+        approve(lab.own.sessions, each, caller=ADMIN)
+    slow = Slow(lab.own.contents)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(seal, lab.own.sessions, ids[0], contents=slow)
+        assert slow.has_written.wait(timeout=30)
+        second = pool.submit(seal, lab.own.sessions, ids[1], contents=lab.own.contents)
+        wait_for_the_end_or_a_lock(lab, second)
+        slow.may_go_on.set()
+        first.result(), second.result()
+    assert lab.work().weights_digest == expected
+
+
+def test_a_model_made_while_a_correction_begins_and_ends_learns_the_true_content(lab: Lab) -> None:
+    subject = lab.loners(2)[0]
+    request_id = post_rectification(lab, subject, Changes(label=other_label(subject)))
+    recipe = recipe_of().model_copy(update={"name": "second"})
+    with ThreadPoolExecutor(1) as pool:
+
+        def place(model_id: ModelId, records: Sequence[Any]) -> Iterable[Place]:
+            wait_for_the_end_or_a_lock(lab, pool.submit(correct_at_once))
+            return placer(lab.own.keyring, recipe, model_id, records)
+
+        def correct_at_once() -> None:
+            sealed(lab, request_id)
+            while (claim := lab.claim()) is not None:
+                lab.finish(claim)
+            close_ready(lab.own.sessions, keyring=lab.own.keyring, erase=lab.own.erase)
+
+        new = NewModel(
+            name=recipe.name, dataset=recipe.data.dataset, recipe=recipe.to_json(),
+            recipe_digest=recipe.digest(), policy={}, training_seconds=1.0,
+        )  # fmt: skip
+        model_id = create_model(lab.own.sessions, new, tenant=DEFAULT_TENANT, place=place).model_id
+    with reading(lab.own.sessions) as session:
+        model = session.get_one(Model, model_id)
+        kept = {r.row: r.block for r in retained_records(session, model, covers=model.num_sealed)}
+    assert row_of(subject) not in kept
+    assert kept[len(few_digits().labels)] is not None
+
+
+def test_a_deletion_that_closes_while_its_record_is_corrected_takes_the_new_content_along(lab: Lab) -> None:
+    names = [f"untrained-{n}" for n in range(len(few_digits().labels))]
+    import_source(
+        lab.own.sessions, replace(few_digits(), subject_ids=names), ImportOrder(name="untrained"),
+        tenant=DEFAULT_TENANT, keyring=lab.own.keyring, data_folder=lab.own.settings.data_folder,
+    )  # fmt: skip
+    record_id, slow = few_digits().record_ids[3], Slow(lab.own.contents)
+    correction = post_rectification(lab, names[3], Changes(label=1), record_id=record_id)
+    approve(lab.own.sessions, correction, caller=ADMIN)
+    deletion = lab.world.sealed(names[3])
+    with ThreadPoolExecutor(2) as pool:
+        sealing = pool.submit(seal, lab.own.sessions, correction, contents=slow)
+        assert slow.has_written.wait(timeout=30)
+        closing = pool.submit(close_ready, lab.own.sessions, keyring=lab.own.keyring, erase=lab.own.erase)
+        wait_for_the_end_or_a_lock(lab, closing)
+        slow.may_go_on.set()
+        sealing.result(), closing.result()
+    lab.work()
+    assert {lab.world.request(each).status for each in (correction, deletion)} == {RequestStatus.COMPLETED}
+    owner = lab.own.keyring.subject_refs(names[3], subject_type="person")
+    with reading(lab.own.sessions) as session:
+        assert session.query(Record).filter(Record.subject_ref.in_(owner)).count() == 0

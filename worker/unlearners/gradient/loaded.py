@@ -59,9 +59,10 @@ class Loaded:
 
     def __init__(self, context: JobContext, scope: Scope, *, retained: RecordTable) -> None:
         self._context = context
-        self._people = context.forgotten(above=scope.forgets_above, covers=scope.covers).training()
+        unsettled = {"above": scope.forgets_above, "covers": scope.covers}
+        self._people = context.forgotten(**unsettled, is_learned=True).training()
         self._kept = retained.training()
-        self._corrected = context.corrected(above=scope.forgets_above, covers=scope.covers).training()
+        self._corrected = context.corrected(**unsettled).training()
         # The one place that asks for forget-set bytes to change weights by.
         self._of_forgotten, self._of_retained = (
             context.loader(each, reads_all=False) for each in (self._people, retained)
