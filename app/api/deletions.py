@@ -28,6 +28,7 @@ from app.api.schemas import (
     DeletionsQuery,
     EventsOut,
 )
+from app.db.scrubbing import scrub_at_once
 from app.services.approve import approve
 from app.services.show_deletions import (
     DeletionView,
@@ -100,6 +101,7 @@ def cancel_deletion(
 ) -> AdminDeletionOut | DeletionOut:
     """Cancel a request whose grace has not ended, or that is held; later it is refused."""
     cancel(context.sessions, deletion_id, caller=caller)
+    scrub_at_once(context.engine)
     view = show_deletion(context.sessions, deletion_id, caller=caller)
     return _shaped(view, is_admin=caller.is_admin)
 
@@ -117,6 +119,7 @@ def approve_deletion(deletion_id: DeletionId, context: ContextDep, caller: Admin
 def reject_deletion(deletion_id: DeletionId, context: ContextDep, caller: Administers) -> AdminDeletionOut:
     """Reject a held request: nothing is forgotten, and nothing of the subject is kept."""
     reject(context.sessions, deletion_id, caller=caller)
+    scrub_at_once(context.engine)
     return AdminDeletionOut.model_validate(show_deletion(context.sessions, deletion_id, caller=caller))
 
 

@@ -136,6 +136,12 @@ def rows_never_learned(session: Session, model_id: str) -> set[int]:
     return {row for row in found if row is not None}
 
 
+def successor_of(session: Session, model_id: str, row: int) -> int | None:
+    """Return the row that takes a tombstoned one's place in a model, if there is one."""
+    query = select(Tombstone.replaced_by).where(Tombstone.model_id == model_id, Tombstone.row == row)
+    return session.scalars(query.where(Tombstone.replaced_by.is_not(None))).first()
+
+
 def marks_of(session: Session, model_id: str, *, above: int = 0, through: int | None = None) -> list[Mark]:
     """Return the sealed tombstones of a model in order, from the one after ``above`` up to ``through``."""
     query = select(Tombstone.number, Tombstone.shard, Tombstone.position)

@@ -31,6 +31,12 @@ def scrub(engine: Engine) -> bool:
     return _empty_log(engine) if engine.dialect.name == "sqlite" else _vacuum_sometimes(engine)
 
 
+def scrub_at_once(engine: Engine) -> None:
+    """Empty SQLite's log if no reader needs it; of a server nothing: a vacuum is for whoever sweeps."""
+    if engine.dialect.name == "sqlite":
+        _empty_log(engine)
+
+
 def _empty_log(engine: Engine) -> bool:
     raw = engine.raw_connection()
     try:

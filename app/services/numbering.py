@@ -15,6 +15,7 @@ from app.db.records import (
     placements_of,
     rows_in,
     rows_of_subject,
+    successor_of,
     tombstone_numbers,
 )
 from app.db.requests import labels_deleted
@@ -139,6 +140,8 @@ def _corrected(session: Session, request: Request, *, model: Model) -> _Meant:
         return _Meant(rows=[])
     before, after = rows
     place_as(session, model.id, row=after, like=before)
+    if successor_of(session, model.id, before) == after:
+        return _Meant(rows=[before])
     is_forgotten = before in tombstone_numbers(session, model.id, [before])
     if is_forgotten or (request.asked or {}).get("label") in labels_deleted(session, model.id):
         return _Meant(rows=rows, replaced_by={after: after})

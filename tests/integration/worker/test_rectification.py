@@ -105,6 +105,20 @@ def test_a_second_correction_replaces_the_first_even_before_it_is_done(lab: Lab)
     assert stored[-1] - 1 not in stored
 
 
+def test_the_same_correction_asked_for_twice_is_worked_once(lab: Lab) -> None:
+    subject = lab.loners(3)[0]
+    expected = lab.straight_digest(labels={row_of(subject): other_label(subject)})
+    changes = Changes(label=other_label(subject))
+    ids = [sealed(lab, post_rectification(lab, subject, changes)) for _ in range(2)]
+    version = lab.work()
+    assert (version.number, version.covers, version.weights_digest) == (2, 1, expected)
+    assert lab.world.request(ids[1]).duplicate_of == ids[0]
+    assert {lab.world.request(each).status for each in ids} == {RequestStatus.COMPLETED}
+    rows = data_of(lab).rows
+    assert len(rows) == len(few_digits().labels) + 1
+    assert not any(rows[row_of(subject)].tobytes())
+
+
 def test_a_family_keeps_its_other_records(lab: Lab) -> None:
     family = lab.families[1]
     expected = lab.straight_digest(labels={row_of(family): other_label(family)})

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from app.db.session import reading, writing
 from app.db.tables import Dataset, Model, Request, Suppression
 from app.domain.access import Scope
+from app.settings import Settings
 from tests.support.client import client_of
 from tests.support.problems import problem_of
 from tests.support.world import World
@@ -83,6 +84,23 @@ def test_of_a_rejected_rectification_nothing_is_kept(
     assert admin.post(f"/deletions/{deletion}:reject").json()["status"] == "rejected"
     request = world.request(deletion)
     assert (request.asked, request.subject_refs, request.record_refs) == (None, None, None)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+@pytest.mark.parametrize("verb", ["reject", "cancel"])
+def test_of_withdrawn_changes_no_file_of_the_database_keeps_a_word(
+    admin: httpx.Client, settings: Settings, verb: str
+) -> None:
+    def traces() -> list[str]:
+        files = settings.home.glob("expunge.db*")
+        return [path.name for path in files if b"31337.25" in path.read_bytes()]
+
+    body = {**CHANGE, "changes": {"features": {"income": 31337.25}}}
+    where = admin.post("/rectifications", json=body).headers["location"]
+    assert traces()
+    answer = admin.post(f"{where}:reject") if verb == "reject" else admin.delete(where)
+    assert answer.json()["asked"] is None
+    assert traces() == []
 
 
 def test_the_same_key_gives_the_same_request_and_other_changes_are_another(corrector: httpx.Client) -> None:
