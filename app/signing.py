@@ -41,6 +41,8 @@ def verify(token: str, *, keys: dict[str, Any]) -> JsonObject:
     Raises:
         ReceiptInvalid: it is not a receipt, no key fits, or a byte was changed.
     """
+    if token.count(".") != 2:
+        raise ReceiptInvalid("this is not a receipt: one has three parts, separated by dots")
     try:
         _refuse_loose_encoding(token.strip())
         key_set = KeySet.import_key_set(keys)  # type: ignore[arg-type]

@@ -121,6 +121,9 @@ def train(recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> Non
 def register(
     recipe_file: Annotated[Path, typer.Argument(metavar="RECIPE")],
     weights: Annotated[Path, typer.Option(help="The trained weights: one safetensors file.")],
+    trained_without_erased: Annotated[
+        bool, typer.Option(help="The weights never met what was erased from the dataset before.")
+    ] = False,
 ) -> None:
     """Publish a model that was trained elsewhere as version 1.
 
@@ -129,7 +132,10 @@ def register(
     """
     own = open_home()
     recipe, policy = read_registered(recipe_file)
-    done = registering.register(own, recipe, policy, weights=weights, tenant=DEFAULT_TENANT)
+    done = registering.register(
+        own, recipe, policy, weights=weights, tenant=DEFAULT_TENANT,
+        trained_without_erased=trained_without_erased,
+    )  # fmt: skip
     version = current_version(own.sessions, done.model_id)
     assert version is not None  # it is published with its model
     progress.print_trained(out, own, recipe.name, version)

@@ -37,13 +37,14 @@ EXPECTED_PASSES, LEAST_RECORDS = 10, 100_000
 
 @dataclass(frozen=True)
 class Examination:
-    """What is to be examined in a fresh process. ``table`` has all records of the dataset."""
+    """What is to be examined in a fresh process. ``table`` has all records of the dataset that are left."""
 
     recipe: RegisteredRecipe
     layout: Layout
     data_folder: Path
     dataset_id: str
     table: RecordTable
+    num_erased: int
     weights: Path
     max_drop: float
 
@@ -71,9 +72,18 @@ class Registered:
 
 
 def register(
-    installation: Installation, recipe: RegisteredRecipe, policy: Policy, *, weights: Path, tenant: TenantName
+    installation: Installation,
+    recipe: RegisteredRecipe,
+    policy: Policy,
+    *,
+    weights: Path,
+    tenant: TenantName,
+    trained_without_erased: bool = False,
 ) -> Registered:
     """Publish weights as version 1 of a new model.
+
+    ``trained_without_erased`` is the caller's word that the weights have not met what was erased from the
+    dataset before; nobody else can know, and receipts lean on it.
 
     Raises:
         NotFound: the dataset does not exist.
@@ -83,6 +93,12 @@ def register(
     """
     require_free_name(installation.sessions, recipe.name, tenant=tenant)
     asked = _examination(installation, recipe, policy, weights=weights, tenant=tenant)
+    if asked.num_erased and not trained_without_erased:
+        raise RecipeRefused(
+            f"data.dataset: {asked.num_erased} of its records were erased since it was imported, and weights "
+            "that were trained on them remember them still. If these were trained without them, say "
+            "--trained-without-erased"
+        )
     with fresh_calls() as calls:
         found: Examined = calls.call("worker.examination:examine", asked)
     new = _registration(asked, found, policy=policy)
@@ -106,6 +122,7 @@ def _examination(
         data_folder=installation.settings.data_folder,
         dataset_id=dataset.id,
         table=table,
+        num_erased=dataset.num_records - len(table),
         weights=weights,
         max_drop=policy.max_drop,
     )

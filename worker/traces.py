@@ -35,7 +35,10 @@ def trace_of(own: Installation, job_id: str, *, tenant: TenantName) -> list[Json
         or next((a["trace"] for a in refused if a.get("trace")), None)
     )
     if not trace:
-        raise NotFound(f"{job_id} has no trace: its method is exact, or it has not unlearned yet")
+        raise NotFound(
+            f"{job_id} has no trace: its method is exact, it has not unlearned yet, or training had met none "
+            "of those it was for"
+        )
     return cast("list[JsonObject]", trace)
 
 
@@ -77,10 +80,10 @@ def _is_stitched(shard: JsonObject) -> bool:
 
 def _course(shard: Any) -> list[str]:
     """Return what a course or an edit of one shard shows of itself."""
-    records = ", ".join(f"{num} {side}" for side, num in shard["num_records"].items())
-    head = f"shard {shard['shard']}: met {records}"
+    records = ", ".join(f"{num} of {side}" for side, num in shard["num_records"].items())
+    head = f"shard {shard['shard']}: records gone over, each as often as it was met: {records}"
     if "num_cycles" in shard:
-        end = "until the forgotten looked unseen" if shard["is_stopped"] else "all there were"
+        end = "until the forgotten looked unseen" if shard["is_stopped"] else "as many as its settings allow"
         head += f"; {shard['num_cycles']} cycles, {end}"
     phases = [_phase(name, phase) for name, phase in shard.get("phases", {}).items()]
     return [head, *phases, *(f"  warning: {warning}" for warning in shard["warnings"])]

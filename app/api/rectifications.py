@@ -7,6 +7,7 @@ from app.api.door import changes_of, idempotency_of, rectification_of
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, RectificationIn
+from app.domain.status import RequestStatus
 from app.services.fitting import require_changes
 from app.services.submit import acknowledge
 
@@ -34,4 +35,4 @@ def create_rectification(
     )  # fmt: skip
     response.headers["Location"] = f"/deletions/{stored.id}"
     response.headers["Retry-After"] = str(stored.retry_after)
-    return AcknowledgementOut.model_validate(stored)
+    return AcknowledgementOut.model_validate(stored).model_copy(update={"status": RequestStatus.HELD})

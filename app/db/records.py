@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, case, delete, insert, literal, null, select, update
 from sqlalchemy.orm import Session
 
-from app.db.tables import Dataset, Model, Placement, Record, Tombstone
+from app.db.tables import Dataset, Model, Placement, Record, Target, Tombstone
 from app.domain.coverage import Mark
 from app.domain.errors import NotFound
 
@@ -134,6 +134,16 @@ def rows_never_learned(session: Session, model_id: str) -> set[int]:
     is_itself = Tombstone.replaced_by.is_not(None), Tombstone.row == Tombstone.replaced_by
     found = session.scalars(select(Tombstone.row).where(Tombstone.model_id == model_id, *is_itself))
     return {row for row in found if row is not None}
+
+
+def was_met(session: Session, target: Target) -> bool:
+    """Whether training met a record that a sealed target numbered; held-out ones it never does.
+
+    True where an earlier request had numbered them all: then nobody looks again.
+    """
+    query = select(Tombstone.position).where(Tombstone.model_id == target.model_id)
+    positions = session.scalars(query.where(Tombstone.request_id == target.request_id)).all()
+    return not positions or any(position is not None for position in positions)
 
 
 def successor_of(session: Session, model_id: str, row: int) -> int | None:

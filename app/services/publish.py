@@ -21,7 +21,7 @@ from app.db.models import (
     version_with_manifest,
     versions_of,
 )
-from app.db.records import marks_of
+from app.db.records import marks_of, was_met
 from app.db.requests import targets_covered
 from app.db.session import Sessions, reading, writing
 from app.db.tables import Alias, AliasMove, Job, Model, Target, Version, VersionFile
@@ -239,10 +239,10 @@ def _mark_settled_targets(session: Session, model: Model, *, version: Version) -
 def _mark_treated_targets(session: Session, model: Model, *, version: Version) -> None:
     """Targets that the policy lets this empirical version finish wait for the purge now.
 
-    Whoever its exact ancestor has left out already is not treated: purging says so of them.
+    Whoever its exact ancestor has left out already, or training never met, is not treated: purging says so.
     """
     for target in _unpublished(session, model, covers=version.covers):
-        if (target.through or 0) > version.settled:
+        if (target.through or 0) > version.settled and was_met(session, target):
             target.outcome, target.findings = Outcome.TREATED, version_findings(session, version)
             _move_to_purging(session, target, version=version)
 

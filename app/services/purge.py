@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.db.jobs import checkpoints_of, fenced, now
 from app.db.models import alias_version, lock_model, versions_of
-from app.db.records import marks_of
+from app.db.records import marks_of, was_met
 from app.db.requests import targets_covered
 from app.db.session import Sessions, writing
 from app.db.tables import Blob, Checkpoint, Job, Model, ScratchCopy, Target, Version
@@ -69,7 +69,7 @@ def purge(sessions: Sessions, claim: Claim, *, covers: int, store: BlobStore, sc
 def _say_covered(session: Session, model: Model, target: Target) -> None:
     """Say how a target was finished for which no version had to be made."""
     current = alias_version(session, model.id)
-    if current is None or (target.through or 0) <= current.settled:
+    if current is None or (target.through or 0) <= current.settled or not was_met(session, target):
         target.outcome = Outcome.ALREADY_COVERED
     else:
         target.outcome, target.findings = Outcome.TREATED, version_findings(session, current)

@@ -274,12 +274,19 @@ def _view(
 
 def _truth(target: Target, work: _Work) -> TargetTruth:
     job, version = work.jobs.get(target.model_id), work.versions.get(target.model_id)
-    facts = None if job is None or target.done_at is not None else _job_facts(job)
+    facts = None if job is None or not _is_about(job, target) else _job_facts(job)
     return TargetTruth(
         outcome=target.outcome, num_records=target.num_records, through=target.through, reason=target.reason,
         is_retryable=target.is_retryable, findings=target.findings, interim=_interim_facts(target, version),
         job=facts,
     )  # fmt: skip
+
+
+def _is_about(job: Job, target: Target) -> bool:
+    """Whether a target waits for a job: not one that had ended before the target was there or sealed."""
+    if target.done_at is not None:
+        return False
+    return job.finished_at is None or (target.through is not None and job.finished_at >= target.posted_at)
 
 
 def _interim_facts(target: Target, version: Version | None) -> InterimFacts | None:

@@ -119,9 +119,9 @@ def utility_check(
         name: None if parent is None else lowest_share_kept(new, parent, sample)
         for name, sample in samples.items()
     }
-    problems = [f"accuracy fell by {worst:.4f}, more than {max_drop}"] if worst > max_drop else []
+    problems = [f"accuracy fell by {worst:.4f}, more than {max_drop}"] if _is_beyond(worst, max_drop) else []
     lost = max((first - a for a, first in _pairs(after, at_first or {})), default=0.0)
-    if lost > max_drop:
+    if _is_beyond(lost, max_drop):
         problems.append(f"accuracy fell by {lost:.4f} since the model was registered, more than {max_drop}")
     problems += [
         f"a class kept {share:.2f} of its accuracy on {name} records, less than {CLASS_FLOOR}"
@@ -155,6 +155,11 @@ def _pairs(
         first = at_first.get(name)
         if share is not None and isinstance(first, float | int):
             yield share, float(first)
+
+
+def _is_beyond(drop: float, most: float) -> bool:
+    """Whether a drop is more than allowed; shares are kept to six places, and 1 - 0.98 is not 0.02."""
+    return round(drop - most, 6) > 0
 
 
 def person_check(

@@ -17,7 +17,7 @@ from app.db.session import reading
 from app.db.tables import Blob, Job, Placement, Table, Target
 from app.domain.errors import GateFailed, HandedOver, NameTaken, NotFound, PolicyRefused, Refused
 from app.domain.methods import SfronSettings
-from app.domain.status import JobKind, VersionStatus
+from app.domain.status import JobKind, Outcome, TargetStatus, VersionStatus
 from app.domain.terms import DEFAULT_TENANT, DatasetId
 from app.services.change_policy import change_policy
 from app.settings import Settings
@@ -233,9 +233,12 @@ def test_who_was_treated_is_not_treated_again_even_while_the_records_are_still_t
 
 
 def test_somebody_held_out_changes_no_weight_and_revokes_nothing(lab: Lab, outside_weights: Weights) -> None:
-    lab.forget(held_out_person(lab))
+    request_id = lab.world.sealed(held_out_person(lab))
+    lab.work()
     assert_equal(served(lab, 2)[1], outside_weights)
     assert [row.revoked_at for row in lab.versions] == [None, None]
+    (target,) = lab.world.targets(request_id)
+    assert (target.status, target.outcome) == (TargetStatus.COMPLETED, Outcome.ALREADY_COVERED)
 
 
 def test_a_deletion_that_was_sealed_before_reaches_the_model(
@@ -309,6 +312,19 @@ def test_a_net_that_cannot_score_every_label_leaves_nothing_behind(
     model = {"factory": "worker.training.nets:mlp", "arguments": {"in_features": 64, "num_classes": 9}}
     said = refuse(bare, outside_recipe(model=model), tmp_path / "nothing", RecipeRefused)
     assert "its output is [2, 9], and the labels need [2, 10]" in said
+
+
+def test_where_records_were_erased_somebody_must_say_that_the_weights_never_met_them(
+    lab: Lab, tmp_path: Path, outside_weights: Weights
+) -> None:
+    lab.forget(lab.families[0])
+    path, second = save_outside(outside_weights, tmp_path / "w.safetensors"), outside_recipe(name="second")
+    with pytest.raises(RecipeRefused, match=r"^data.dataset: 4 of its records were erased"):
+        register(lab.own, second, QUICK_POLICY, weights=path, tenant=DEFAULT_TENANT)
+    done = register(
+        lab.own, second, QUICK_POLICY, weights=path, tenant=DEFAULT_TENANT, trained_without_erased=True
+    )
+    assert done.model_id != lab.model_id
 
 
 def test_a_name_is_taken_once(lab: Lab, tmp_path: Path, outside_weights: Weights) -> None:

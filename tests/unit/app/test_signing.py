@@ -45,6 +45,11 @@ def test_cutting_or_repeating_any_part_fails() -> None:
             verify(wrong, keys=KEYS)
 
 
+def test_what_is_no_receipt_is_called_that() -> None:
+    with pytest.raises(ReceiptInvalid, match=r"^this is not a receipt"):
+        verify('{"type": "urn:expunge:problem:receipt-not-ready"}', keys=public_keys(KEYRING))
+
+
 def test_a_header_nested_beyond_reason_fails_and_nothing_worse() -> None:
     deep = urlsafe_b64encode(b"[" * 300_000).rstrip(b"=").decode()
     with pytest.raises(ReceiptInvalid):

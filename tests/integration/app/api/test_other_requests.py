@@ -9,8 +9,9 @@ import pytest
 from fastapi import FastAPI
 
 from app.db.session import reading, writing
-from app.db.tables import Dataset, Model, Request, Suppression
+from app.db.tables import Dataset, Job, Model, Request, Suppression, Target
 from app.domain.access import Scope
+from app.domain.status import JobKind, JobStatus
 from app.settings import Settings
 from tests.support.client import client_of
 from tests.support.problems import problem_of
@@ -63,11 +64,49 @@ def test_a_class_deletion_waits_where_the_policy_holds(admin: httpx.Client, worl
     assert admin.post(f"/deletions/{held}:approve").json()["status"] == "received"
 
 
+def test_the_last_class_of_a_model_stays(admin: httpx.Client, world: World) -> None:
+    first = admin.post("/class-deletions", json={"model": "churn", "label": 1}).json()["id"]
+    world.shift(first, status="completed")
+    found = problem_of(
+        admin.post("/class-deletions", json={"model": "churn", "label": 0}), 422, "does-not-fit"
+    )
+    assert [complaint["pointer"] for complaint in found["errors"]] == ["#/label"]
+    assert admin.post("/class-deletions", json={"model": "churn", "label": 1}).status_code == 202
+
+
+def test_an_earlier_failure_is_not_shown_as_a_new_requests_own(admin: httpx.Client, world: World) -> None:
+    model = world.trained("failing", subjects={"eve": 1})
+    job = world.queue(model, kind=JobKind.SETTLE)
+    with writing(world.sessions) as session:
+        row = session.get_one(Job, job)
+        row.status, row.finished_at, row.error = JobStatus.FAILED, 1.0, "long ago"
+    deletion = admin.post("/deletions", json={"subject_id": "eve", "models": ["failing"]}).json()["id"]
+    (target,) = admin.get(f"/deletions/{deletion}").json()["targets"]
+    assert target["truth"]["job"] is None
+    with writing(world.sessions) as session:
+        session.get_one(Job, job).finished_at = 4e9
+        session.query(Target).filter_by(request_id=deletion).one().through = 1
+    (target,) = admin.get(f"/deletions/{deletion}").json()["targets"]
+    assert target["truth"]["job"]["error"] == "long ago"
+
+
+def test_where_several_datasets_could_be_meant_the_refusal_says_how_to_name_one(
+    corrector: httpx.Client, world: World
+) -> None:
+    other = world.dataset("others", subjects={"ann": 1})
+    with writing(world.sessions) as session:
+        session.get_one(Dataset, other).layout = {**LAYOUT, "num_classes": 1}
+    found = problem_of(corrector.post("/rectifications", json=CHANGE), 422, "does-not-fit")
+    assert found["detail"].endswith("name the dataset that is meant")
+    assert corrector.post("/rectifications", json={**CHANGE, "dataset": "people"}).status_code == 202
+
+
 def test_a_rectification_always_waits_and_only_an_admin_lets_it_go_on(
     corrector: httpx.Client, admin: httpx.Client
 ) -> None:
     answer = corrector.post("/rectifications", json=CHANGE)
     assert answer.status_code == 202
+    assert answer.json()["status"] == "held"
     where = answer.headers["location"]
     shown = corrector.get(where).json()
     assert (shown["kind"], shown["status"]) == ("rectification", "held")

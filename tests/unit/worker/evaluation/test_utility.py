@@ -44,6 +44,20 @@ def test_a_drop_beyond_what_the_policy_allows_warns_and_never_gates(max_drop: fl
     assert check.figures["before"] == {"held_out": 1.0, "retained": 1.0}
 
 
+def test_a_drop_of_just_what_is_allowed_is_allowed() -> None:
+    """In binary, 1 - 0.98 is more than 0.02."""
+    one_wrong = torch.eye(2)[[0] * 49 + [1]]
+    probe = Sample(inputs=one_wrong, labels=torch.tensor([0] * 49 + [1]))
+    worse = Says()
+    worse.register_forward_hook(lambda m, i, out: torch.eye(2)[[0] * len(out)])
+    figures: list[bool] = []
+    for max_drop in (0.02, 0.0199):
+        # The second class is too small for the other rule.
+        check = utility_check(Ensemble([worse]), RIGHT, held_out=probe, retained=NOBODY, max_drop=max_drop)
+        figures.append(check.holds)
+    assert figures == [True, False]
+
+
 def test_the_first_version_has_nothing_to_fall_from() -> None:
     check = utility_check(RIGHT, None, held_out=sample(0, 1), retained=NOBODY, max_drop=0.0)
     assert check.holds
