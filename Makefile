@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROCESSES ?= 2
+PROCESSES ?= 3
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
@@ -20,7 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo --data $(or $(DATA),digits)
 
-# Each process has servers and folders of its own; tests that share something costly run in the same one.
+# Each process has servers and folders of its own; tests that share something costly run in the same one. Three keep
+# two cores busy: many tests wait for processes.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 

@@ -245,7 +245,7 @@ def test_a_deletion_that_was_sealed_before_reaches_the_model(
     bare: Installation, outside_weights: Weights, tmp_path: Path
 ) -> None:
     world = World(sessions=bare.sessions, keyring=bare.keyring, store=bare.store)
-    for number in range(4):
+    for number in range(8):
         world.sealed(f"family-{number}")
     path = save_outside(outside_weights, tmp_path / "outside.safetensors")
     done = register(bare, outside_recipe(), QUICK_POLICY, weights=path, tenant=DEFAULT_TENANT)
@@ -253,7 +253,8 @@ def test_a_deletion_that_was_sealed_before_reaches_the_model(
     lab.work()
     with reading(bare.sessions) as session:
         outcomes = {(row.status, row.outcome) for row in session.query(Target)}
-    assert outcomes == {("completed", "treated")}
+    # Some are held out, by the draw of the keys: never met, so nothing was done.
+    assert outcomes - {("completed", "already_covered")} == {("completed", "treated")}
     assert lab.version.covers == lab.model.num_sealed > 0
 
 
