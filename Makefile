@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROCESSES ?= 3
+PROCESSES ?= 2
 # More threads than one are slower for nets this small, and thread count changes bits.
 export OMP_NUM_THREADS ?= 1
 
@@ -20,8 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo --data $(or $(DATA),digits)
 
-# Each process has servers and folders of its own; tests that share something costly run in the same one. Three keep
-# two cores busy: many tests wait for processes.
+# Each process has servers and folders of its own; tests that share something costly run in the same one.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 

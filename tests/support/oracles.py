@@ -1,5 +1,6 @@
 """Oracles that start at once: see ``oracle_host``. The acceptance tests run the command's own."""
 
+import atexit
 import json
 import subprocess
 import sys
@@ -18,10 +19,19 @@ class OracleHost:
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
+        atexit.register(self.close)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.oracle_host"], text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, cwd=_ROOT, env=oracle_environment(),
         )  # fmt: skip
+
+    def close(self) -> None:
+        """End the process: it reads no more lines."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        self._process.stdout.close()
 
     def run(self, folder: Path) -> Mapping[str, str]:
         """Have a fork of it train on a copy.
