@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Response
 
 from app.api.deps import Administers, ContextDep, IdempotencyKeyDep, require_json
-from app.api.door import class_deletion_of, idempotency_of
+from app.api.door import acknowledged, class_deletion_of, idempotency_of
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, ClassDeletionIn
@@ -32,6 +32,4 @@ def create_class_deletion(
         grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
     )  # fmt: skip
-    response.headers["Location"] = f"/deletions/{stored.id}"
-    response.headers["Retry-After"] = str(stored.retry_after)
-    return AcknowledgementOut.model_validate(stored)
+    return acknowledged(stored, response=response)

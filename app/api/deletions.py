@@ -14,7 +14,7 @@ from app.api.deps import (
     ReadsDeletions,
     require_json,
 )
-from app.api.door import idempotency_of, submission_of
+from app.api.door import acknowledged, idempotency_of, submission_of
 from app.api.errors import Documented, documented
 from app.api.plain import plain_post, plain_read, plainly
 from app.api.repeating import RepeatingRoute, TryDep
@@ -63,9 +63,7 @@ def create_deletion(
         keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
     )  # fmt: skip
-    response.headers["Location"] = f"/deletions/{stored.id}"
-    response.headers["Retry-After"] = str(stored.retry_after)
-    return AcknowledgementOut.model_validate(stored)
+    return acknowledged(stored, response=response)
 
 
 @router.get("/deletions", operation_id="listDeletions", responses=documented(400, 422))

@@ -3,19 +3,20 @@
 import secrets
 from collections.abc import Mapping
 
+from fastapi import Response
 from pydantic import BaseModel
 
 from app.api.deps import Context
-from app.api.schemas import ChangesIn, ClassDeletionIn, DeletionIn, RectificationIn
+from app.api.schemas import AcknowledgementOut, ChangesIn, ClassDeletionIn, DeletionIn, RectificationIn
 from app.domain.changes import Changes
 from app.domain.status import RequestKind
 from app.domain.terms import DatasetId, Submission, TenantName
 from app.keyring import Keyring, commitment
-from app.services.submit import Idempotency, dataset_names
+from app.services.submit import Acknowledgement, Idempotency, dataset_names
 from models_store.manifest import canonical_json
 
 NONCE_BYTES = 32
-# In the place of a subject type: nobody's, so that no person can be taken for a class.
+# In the place of a subject type; a class deletion has no refs, so nobody is looked for by it.
 CLASS = "class"
 
 
@@ -87,6 +88,13 @@ def idempotency_of(key: str | None, body: BaseModel, *, keyring: Keyring) -> Ide
     return Idempotency(
         key_mac=keyring.mac("idempotency-key", key.encode()), body_mac=keyring.mac("idempotency-body", parsed)
     )
+
+
+def acknowledged(stored: Acknowledgement, *, response: Response) -> AcknowledgementOut:
+    """Return the answer to a post of any kind, and say in its headers where and when to ask again."""
+    response.headers["Location"] = f"/deletions/{stored.id}"
+    response.headers["Retry-After"] = str(stored.retry_after)
+    return AcknowledgementOut.model_validate(stored)
 
 
 def _record_refs(

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Depends, Response
 
 from app.api.deps import ContextDep, CorrectsRecords, IdempotencyKeyDep, require_json
-from app.api.door import changes_of, idempotency_of, rectification_of
+from app.api.door import acknowledged, changes_of, idempotency_of, rectification_of
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, RectificationIn
@@ -33,6 +33,4 @@ def create_rectification(
         tenant=caller.tenant, keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
     )  # fmt: skip
-    response.headers["Location"] = f"/deletions/{stored.id}"
-    response.headers["Retry-After"] = str(stored.retry_after)
-    return AcknowledgementOut.model_validate(stored).model_copy(update={"status": RequestStatus.HELD})
+    return acknowledged(stored, response=response).model_copy(update={"status": RequestStatus.HELD})

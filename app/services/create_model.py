@@ -90,19 +90,24 @@ def _existing(session: Session, new: NewModel, *, tenant: str) -> Model | None:
     return model
 
 
-def _insert(session: Session, new: NewModel, *, tenant: str, place: PlaceRecords) -> Model:
-    # Whoever corrects a record meanwhile waits, and gives its new content a place in this model too.
-    dataset = lock_dataset(session, dataset_named(session, new.dataset, tenant=tenant).id)
-    model = Model(
+def row_of(new: NewModel, *, dataset_id: str, tenant: str) -> Model:
+    """Return the row of a new model, which is not stored yet."""
+    return Model(
         id=new_id("mdl"),
         tenant=tenant,
         name=new.name,
-        dataset_id=dataset.id,
+        dataset_id=dataset_id,
         recipe=new.recipe,
         recipe_digest=new.recipe_digest,
         policy=new.policy,
         training_seconds=new.training_seconds,
     )
+
+
+def _insert(session: Session, new: NewModel, *, tenant: str, place: PlaceRecords) -> Model:
+    # Whoever corrects a record meanwhile waits, and gives its new content a place in this model too.
+    dataset = lock_dataset(session, dataset_named(session, new.dataset, tenant=tenant).id)
+    model = row_of(new, dataset_id=dataset.id, tenant=tenant)
     session.add(model)
     session.flush()
     _insert_placements(session, model, place=place)

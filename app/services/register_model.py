@@ -13,7 +13,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.db.ids import new_id
 from app.db.jobs import now
 from app.db.records import dataset_named
 from app.db.session import Sessions, reading, writing
@@ -21,7 +20,7 @@ from app.db.tables import Job, Model
 from app.domain.errors import NameTaken
 from app.domain.status import JobKind, JobStatus
 from app.domain.terms import CURRENT_ALIAS, JobId, JsonObject, ModelId, TenantName
-from app.services.create_model import NewModel, take_over_requests
+from app.services.create_model import NewModel, row_of, take_over_requests
 from app.services.publish import insert_version, move_alias
 from app.services.references import unlink_unreferenced
 from models_store.blobs import BlobStore, digest_of
@@ -95,16 +94,7 @@ def _require_free(session: Session, name: str, *, tenant: TenantName) -> None:
 def _insert_model(session: Session, new: NewModel, *, tenant: TenantName) -> Model:
     dataset = dataset_named(session, new.dataset, tenant=tenant)
     _require_free(session, new.name, tenant=tenant)
-    model = Model(
-        id=new_id("mdl"),
-        tenant=tenant,
-        name=new.name,
-        dataset_id=dataset.id,
-        recipe=new.recipe,
-        recipe_digest=new.recipe_digest,
-        policy=new.policy,
-        training_seconds=new.training_seconds,
-    )
+    model = row_of(new, dataset_id=dataset.id, tenant=tenant)
     session.add(model)
     try:
         session.flush()

@@ -8,7 +8,7 @@ Where an optimizer scales its steps by the gradient's own size, as AdamW does, a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from app.domain.methods import Descent, SfronSettings
@@ -34,19 +34,20 @@ def _adam(learning_rate: float) -> Descent:
     return Descent(name="adamw", learning_rate=learning_rate, weight_decay=0.0)
 
 
-SMALL = SfronSettings(
-    forget_rate=1.0,
+# No label to stop by, nothing to lift: a count of cycles, on gradients clipped to a norm of 1.
+PUBLISHED = SfronSettings(
+    forget_rate=10.0,
     floor_nats=FLOOR,
     cycles=50,
-    batch_size=16,
     clip=1.0,
     lift=0.0,
     stops=False,
     repair_steps=0,
     retain_clip=0.0,
-    forget=_adam(6e-4),
-    retain=_adam(5e-4),
+    forget=_adam(1e-4),
+    retain=_adam(1e-4),
 )
+SMALL = replace(PUBLISHED, forget_rate=1.0, batch_size=16, forget=_adam(6e-4), retain=_adam(5e-4))
 
 PRESETS: dict[str, Preset] = {
     "unet_28": Preset(unet, (1, 28, 28), Noise(), SMALL, sampling_steps=50),
@@ -66,18 +67,7 @@ PRESETS: dict[str, Preset] = {
         ),
         (3, 32, 32),
         Noise(),
-        SfronSettings(
-            forget_rate=10.0,
-            floor_nats=FLOOR,
-            cycles=50,
-            clip=1.0,
-            lift=0.0,
-            stops=False,
-            repair_steps=0,
-            retain_clip=0.0,
-            forget=_adam(1e-4),
-            retain=_adam(1e-4),
-        ),
+        PUBLISHED,
         sampling_steps=1_000,
     ),
     # DiT-XL/2 for 256 x 256: its images are latents of an autoencoder, which is not part of it.
@@ -95,19 +85,7 @@ PRESETS: dict[str, Preset] = {
         ),
         (4, 32, 32),
         Noise(),
-        SfronSettings(
-            forget_rate=1e-3,
-            floor_nats=FLOOR,
-            cycles=500,
-            batch_size=1,
-            clip=1.0,
-            lift=0.0,
-            stops=False,
-            repair_steps=0,
-            retain_clip=0.0,
-            forget=_adam(1e-4),
-            retain=_adam(1e-4),
-        ),
+        replace(PUBLISHED, forget_rate=1e-3, cycles=500, batch_size=1),
         sampling_steps=250,
     ),
 }
