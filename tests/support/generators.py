@@ -19,7 +19,7 @@ NUM_CLASSES, CLASS, SIZE = 3, 1, 8
 KEPT = Noise(num_timesteps=50, betas="squaredcos_cap_v2").kept()
 ADAM = Descent(name="adamw", learning_rate=1e-3, weight_decay=0.0)
 SETTINGS = SfronSettings(
-    cycles=3, batch_size=8, retain_steps=1, clip=1.0, lift=0.0, stops=False, repair_steps=1,
+    cycles=3, batch_size=8, retain_steps=1, clip=1.0, lift=0.0, stops=False, erase_steps=0, repair_steps=1,
     floor_nats=0.01, forget=ADAM, retain=ADAM,
 )  # fmt: skip
 

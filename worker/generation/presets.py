@@ -42,6 +42,7 @@ PUBLISHED = SfronSettings(
     clip=1.0,
     lift=0.0,
     stops=False,
+    erase_steps=0,
     repair_steps=0,
     retain_clip=0.0,
     forget=_adam(1e-4),

@@ -118,8 +118,10 @@ class SfronSettings(Settings):
     ``retain_steps`` follow each forget step; ``slow_rate`` 1 takes each cycle whole. A cycle is one forget
     step and its retain steps; at most ``cycles`` are run. A forget gradient is scaled into the norms from
     ``lift`` to ``clip``: of a fully fitted record it is nearly nothing. ``stops`` ends the cycles when the
-    forgotten look like unseen records; ``repair_steps`` on the retained follow. Where these bring back what
-    was forgotten, more cycles and another repair follow, ``repairs`` times at most in all.
+    forgotten look like unseen records. What only they held up is then let go: ``erase_steps`` on the
+    retained decay all weights by ``erase_decay``, and ``repair_steps`` without it follow, at a rate that
+    falls to nothing as a cosine. Where these bring back what was forgotten, more cycles and another such
+    ending follow, ``repairs`` times at most in all.
     Gradients on the retained are clipped to the norm ``retain_clip``, 0 leaves them as they are.
     ``shares_optimizer`` and ``fisher = batch`` are as in the released code, for comparison only.
     """
@@ -137,7 +139,9 @@ class SfronSettings(Settings):
     shares_optimizer: bool = False
     fisher: Literal["record", "batch"] = "record"
     stops: bool = True
-    repair_steps: int = 100
+    erase_steps: int = 100
+    erase_decay: float = 0.02
+    repair_steps: int = 300
     repairs: int = 5
     retain_clip: float = 5.0
     forget: Descent = field(default_factory=lambda: Descent(learning_rate=0.01, momentum=0.0))
@@ -152,6 +156,8 @@ class SfronSettings(Settings):
         require_between("slow_rate", self.slow_rate, 0, 1)
         require_above("clip", self.clip, 0)
         require_between("lift", self.lift, 0, self.clip)
+        require_between("erase_steps", self.erase_steps, 0, 1_000_000)
+        require_between("erase_decay", self.erase_decay, 0, 1)
         require_between("repair_steps", self.repair_steps, 0, 1_000_000)
         require_between("retain_clip", self.retain_clip, 0, math.inf)
         require_between("repairs", self.repairs, 1, 1_000_000)
@@ -168,6 +174,7 @@ def released() -> SfronSettings:
         shares_optimizer=True,
         fisher="batch",
         stops=False,
+        erase_steps=0,
         repair_steps=0,
         retain_clip=0.0,
         retain=Descent(learning_rate=0.01),

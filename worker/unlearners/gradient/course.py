@@ -14,7 +14,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from worker.training.recipe import OptimizerPart
+from worker.training.recipe import OptimizerPart, SchedulePart
 from worker.unlearners.gradient.losses import Loss
 from worker.unlearners.gradient.records import Side
 
@@ -22,6 +22,8 @@ Mask = Mapping[str, Tensor]
 """Which weights may move, by name: True moves. A weight that is not named stays."""
 
 Gradients = dict[str, Tensor]
+
+CONSTANT_RATE = SchedulePart(name="constant")
 
 Weigh = Callable[[Tensor], Tensor]
 """Losses (B,), detached -> the weights (B,) of their records, of mean 1."""
@@ -67,10 +69,10 @@ class Term:
 class Phase:
     """``steps`` steps on the sum of its terms. Terms of one side share a batch.
 
-    ``optimizer`` names one of the course's: phases that name the same one share its momentum. The gradient
-    is masked first, then clipped to the norm ``clip``, or scaled up to the norm ``lift``, which fades as the
-    terms do. ``penalty`` is added to the sum, ``project`` changes gradients in place. In cycles from
-    ``until`` on the phase is left out.
+    ``optimizer`` names one of the course's: phases that name the same one share its momentum; its learning
+    rate follows ``schedule`` over the phase's steps. The gradient is masked first, then clipped to the norm
+    ``clip``, or scaled up to the norm ``lift``, which fades as the terms do. ``penalty`` is added to the
+    sum, ``project`` changes gradients in place. In cycles from ``until`` on the phase is left out.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Phase:
     lift: float = 0.0
     mode: Mode = Mode.TRAIN
     fade: Fade = Fade.CONSTANT
+    schedule: SchedulePart = CONSTANT_RATE
     penalty: Callable[[nn.Module, float], Tensor] | None = None
     project: Callable[[Gradients], None] | None = None
     until: int | None = None

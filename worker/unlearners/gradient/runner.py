@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from worker.determinism import seed_generators
-from worker.training.optimizers import build_optimizer
+from worker.training.optimizers import build_optimizer, learning_rate
 from worker.unlearners.gradient.course import Course, Gradients, Mode, Phase, Term
 from worker.unlearners.gradient.diagnostics import Diagnostics, StepFigures, effective_records, norm
 from worker.unlearners.gradient.masks import drift_outside, mask_gradients, masked_step
@@ -138,10 +138,17 @@ class _Run:
         state.diagnostics.add(
             StepFigures(phase.name, loss, size, factor, _forgets(phase), batch=num, effective=effective)
         )
+        self._set_rate(optimizer, phase, step=step)
         if phase.is_masked:
             masked_step(optimizer, dict(moving(state.net)), self._mask(phase))
         else:
             optimizer.step()
+
+    def _set_rate(self, optimizer: Optimizer, phase: Phase, *, step: int) -> None:
+        part = self.course.optimizers[phase.optimizer]
+        rate = learning_rate(part, phase.schedule, step=step, num_steps=phase.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
 
     def _objective(
         self, state: CourseState, phase: Phase, *, progress: float

@@ -63,7 +63,7 @@ def test_a_course_that_was_killed_and_resumed_ends_with_the_same_bits(make: Make
 def test_weights_outside_the_mask_are_bit_equal_after_masked_cycles(make: Make) -> None:
     net = make()
     before = copy.deepcopy(net)
-    work = course_of(net, FEW, replace(SETTINGS, retain_steps=0, repair_steps=0))
+    work = course_of(net, FEW, replace(SETTINGS, retain_steps=0, erase_steps=0, repair_steps=0))
     run_course(begin(net, work), work, FEW, seed=0)
     mask = work.saliency
     assert mask is not None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from app.domain.methods import SfronSettings
+from worker.training.recipe import SchedulePart
 from worker.unlearners.gradient.course import Course, Fade, Mask, Mode, Phase, Stop, Term
 from worker.unlearners.gradient.losses import CrossEntropy, Loss
 from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, optimizer_of
@@ -59,16 +60,22 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
         steps=settings.retain_steps,
         clip=settings.retain_clip or None,
     )
-    repair = replace(retain, name="repair", steps=settings.repair_steps)
+    erase = replace(retain, name="erase", steps=settings.erase_steps, optimizer="erase")
+    falling = SchedulePart(name="cosine")
+    repair = replace(retain, name="repair", steps=settings.repair_steps, schedule=falling)
     return Course(
         cycle=(forget, retain) if settings.retain_steps else (forget,),
         repeats=settings.cycles,
-        optimizers={"forget": optimizer_of(settings.forget), "retain": optimizer_of(settings.retain)},
+        optimizers={
+            "forget": optimizer_of(settings.forget),
+            "retain": optimizer_of(settings.retain),
+            "erase": optimizer_of(replace(settings.retain, weight_decay=settings.erase_decay)),
+        },
         batch_sizes={Side.FORGET: settings.batch_size, Side.RETAIN: settings.batch_size},
         saliency=mask,
         slow_rate=settings.slow_rate,
         stop=stop,
-        ending=(repair,) if settings.repair_steps else (),
+        ending=tuple(phase for phase in (erase, repair) if phase.steps),
         most_endings=settings.repairs,
     )
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.gradient import Bowl, Point, Slope, blobs, plain_sgd, small_net
+from worker.training.recipe import SchedulePart
 from worker.unlearners.gradient.course import Course, Fade, Mode, Phase, Term
 from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.records import Side, TensorRecords
@@ -108,6 +109,14 @@ def test_the_lower_bound_fades_as_the_phase_does() -> None:
     course = replace(course, cycle=(replace(course.cycle[0], lift=10.0, fade=Fade.LINEAR),))
     steps = BETA * 10.0 * (1.0 + 0.75 + 0.5 + 0.25)
     expected = START - steps * U / U.norm()
+    torch.testing.assert_close(ended(Point(START), course), expected, rtol=0, atol=1e-12)
+
+
+def test_the_rate_follows_the_schedule_of_the_phase_over_its_steps_and_begins_anew_each_cycle() -> None:
+    course = fast_slow(k=0, repeats=2)
+    schedule = SchedulePart(name="linear", final_share=0.2)
+    course = replace(course, cycle=(replace(course.cycle[0], steps=4, schedule=schedule),))
+    expected = START - 2 * BETA * (1.0 + 0.8 + 0.6 + 0.4) * U
     torch.testing.assert_close(ended(Point(START), course), expected, rtol=0, atol=1e-12)
 
 

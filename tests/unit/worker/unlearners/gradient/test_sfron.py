@@ -65,6 +65,7 @@ def test_no_step_on_the_retained_is_longer_than_their_clip_allows() -> None:
             retain_clip=clip,
             retain_steps=1,
             cycles=1,
+            erase_steps=0,
             repair_steps=0,
             retain=Descent(learning_rate=1.0, momentum=0.0),
         )
@@ -79,6 +80,27 @@ def test_no_step_on_the_retained_is_longer_than_their_clip_allows() -> None:
         moves.append(float(torch.cat([(own - old).detach().flatten() for own, old in pairs]).norm()))
     assert moves[1] == pytest.approx(1e-3, rel=1e-6)
     assert moves[0] > 1e-2
+
+
+def test_its_ending_decays_the_weights_and_repairs_them_at_a_rate_that_falls_as_a_cosine() -> None:
+    settings = SfronSettings(
+        erase_steps=2, erase_decay=0.1, repair_steps=5, batch_size=16, retain_clip=0.0,
+        retain=Descent(learning_rate=0.3, momentum=0.0),
+    )  # fmt: skip
+    course = replace(course_of(settings), cycle=(), repeats=1)
+    net, again = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+    again.load_state_dict(net.state_dict())
+    run_course(begin(net, course), course, SIDES, seed=3)
+    retained = SIDES[Side.RETAIN]
+    stream, theta = Stream(retained, 16, seed_of(3, Side.RETAIN.value)), list(again.parameters())
+    rates = [0.3, 0.3] + [0.15 * (1 + math.cos(math.pi * step / 5)) for step in range(5)]
+    for step, (rate, decay) in enumerate(zip(rates, [0.1] * 2 + [0.0] * 5, strict=True)):
+        indices = stream.indices(step)
+        loss = nn.functional.cross_entropy(again(retained.inputs(indices)), retained.targets(indices))
+        for p, g in zip(theta, torch.autograd.grad(loss, theta), strict=True):
+            p.data -= rate * (g + decay * p.detach())
+    for found, expected in zip(net.parameters(), theta, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 def test_its_mask_is_made_from_both_sides_for_these_records() -> None:
