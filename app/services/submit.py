@@ -12,7 +12,7 @@ from app.db.requests import ModelInScope, Surroundings, look_before_submitting, 
 from app.db.session import Sessions, reading, writing_once
 from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Target
 from app.db.together import Values, store_together
-from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
+from app.domain.errors import DoesNotFit, DueDatePassed, IdempotencyKeyReused, Misfit, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
 from app.domain.status import RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import DatasetId, JsonObject, Submission, TenantName
@@ -85,15 +85,18 @@ def acknowledge(
     grace_seconds: float = 0.0,
     idempotency: Idempotency | None = None,
     own: Try | None = None,
+    misfits: Sequence[Misfit] = (),
 ) -> Acknowledgement:
     """Store a deletion request and return what its POST is answered; a repeat gets the first answer.
 
-    In scope of a model whose policy holds deletions it waits for an admin, whoever the subject is.
+    In scope of a model whose policy holds deletions it waits for an admin, whoever the subject is. A repeat
+    may have ``misfits``: it is only a new request that they refuse.
 
     The connection may be lost while the commit is on its way: whoever tries again passes the same ``own``
     id, under which the second try finds what the first one stored.
 
     Raises:
+        DoesNotFit: there are misfits.
         UnknownModels: the request is narrowed to a model that the tenant does not have.
         IdempotencyKeyReused: the key, or the client's own request id, was used with another body.
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
@@ -107,6 +110,7 @@ def acknowledge(
         idempotency=idempotency,
         match_mac=keyring.mac("duplicates", canonical_json(_identity(submission))),
         uuid_mac=_uuid_mac(submission, keyring=keyring),
+        misfits=misfits,
     )
     for is_last in (False, True):
         try:
@@ -131,6 +135,7 @@ class _Order:
     idempotency: Idempotency | None
     match_mac: bytes
     uuid_mac: bytes | None
+    misfits: Sequence[Misfit]
 
 
 def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
@@ -172,6 +177,8 @@ def _first_posting(found: Surroundings, order: _Order) -> str | None:
 def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Request:
     """Store the request with all that belongs to it."""
     submission, posted_at = order.submission, found.at
+    if order.misfits:
+        raise DoesNotFit(order.misfits)
     if submission.due_at is not None and submission.due_at <= posted_at:
         raise DueDatePassed("due_at lies in the past")
     models = _models_in_scope(found.models, submission)
@@ -238,11 +245,15 @@ def _predicted_seconds(models: Sequence[ModelInScope]) -> float:
 def _uuid_mac(submission: Submission, *, keyring: Keyring) -> bytes | None:
     """Return what a later post under the same uuid must match, even after the deletion.
 
-    The uuid is mixed in, so that two requests for one subject cannot be told by it.
+    The uuid is mixed in, so that two requests for one subject cannot be told by it. Records stand in it by
+    the refs that they have in any dataset: one that was imported since makes no other request.
     """
     if submission.request_uuid is None:
         return None
     identity = _identity(submission) | {"uuid": submission.request_uuid}
+    if submission.record_refs is not None:
+        records: JsonObject = {"any": [*sorted(ref.hex() for ref in submission.suppression_refs)]}
+        identity |= {"records": records, "dataset": submission.dataset}
     return keyring.mac("request-uuid", canonical_json(identity))
 
 
