@@ -17,6 +17,15 @@ class Contents(Protocol):
         """Return the rows with this label, in order; erased ones read as label 0."""
         ...
 
+    def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Look whether the file can be written and has these rows, and only whole ones.
+
+        Raises:
+            ValueError: it has fewer, or part of one.
+            OSError: the file cannot be read or written.
+        """
+        ...
+
     def write_changed(
         self,
         dataset_id: DatasetId,

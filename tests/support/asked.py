@@ -27,10 +27,12 @@ def post_class_deletion(lab: Lab, label: int) -> str:
     return submit(lab.own.sessions, submission, tenant=DEFAULT_TENANT, keyring=lab.own.keyring)
 
 
-def post_rectification(lab: Lab, subject: str, changes: Changes, *, record_id: str | None = None) -> str:
+def post_rectification(
+    lab: Lab, subject: str, changes: Changes, *, record_id: str | None = None, dataset: str | None = None
+) -> str:
     """Ask that a record of a subject, its first one unless another is named, is corrected."""
     keyring, nonce = lab.own.keyring, secrets.token_bytes(32)
-    fit = fit_of_changes(lab.own.sessions, changes, dataset=None, tenant=DEFAULT_TENANT)
+    fit = fit_of_changes(lab.own.sessions, changes, dataset=dataset, tenant=DEFAULT_TENANT)
     own = record_id or few_digits().record_ids[few_digits().subject_ids.index(subject)]
     submission = Submission(
         subject_refs=keyring.subject_refs(subject, subject_type="person"), subject_type="person",

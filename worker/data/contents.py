@@ -8,7 +8,8 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -27,7 +28,7 @@ _CODES = {
 
 
 class FileContents:
-    """The data files under one folder."""
+    """The data files under one folder; their paths stand in every error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,9 +43,19 @@ class FileContents:
         path, form = data_path(self._folder, dataset_id), _Form.of(layout)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if len(data) % form.row_bytes:
-                raise ValueError(f"{path.name} of {dataset_id} is not a whole number of rows")
+                raise ValueError(f"{path} is not a whole number of rows")
             labels = struct.iter_unpack(f"<{form.feature_bytes}x{_LABEL}", data)
             return [row for row, (found,) in enumerate(labels) if found == label]
+
+    def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Refuse a file that cannot be written, or that has not these rows and only whole ones."""
+        form = _Form.of(layout)
+        with self._opened(dataset_id) as (path, descriptor):
+            num_found, num_over = divmod(os.fstat(descriptor).st_size, form.row_bytes)
+        if num_over:
+            raise ValueError(f"{path} is not a whole number of rows")
+        if num_found < num_rows:
+            raise ValueError(f"{path} ends before row {num_rows}")
 
     def write_changed(
         self,
@@ -56,31 +67,31 @@ class FileContents:
         changes: Changes,
         at: int,
     ) -> bytes:
-        """Write a copy of ``row`` with these changes as row ``at``, sync, and return its content digest.
-
-        What lies at ``at`` already is a copy whose sealing never ended: it is written over.
-
-        Raises:
-            OSError: the file cannot be read or written.
-            ValueError: the row is not what was imported, or ``at`` lies beyond the end; nothing was written.
-        """
-        path, form = data_path(self._folder, dataset_id), _Form.of(layout)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
+        """Append a copy, or write it over one whose sealing never ended; refused, nothing is written."""
+        form = _Form.of(layout)
+        with self._opened(dataset_id) as (path, descriptor):
             size = os.fstat(descriptor).st_size
             if at * form.row_bytes > size:
-                raise ValueError(f"{path.name} of {dataset_id} ends before row {at}, which would leave a gap")
+                raise ValueError(f"{path} ends before row {at}, which would leave a gap")
             found = os.pread(descriptor, form.row_bytes, row * form.row_bytes)
             if hashlib.sha256(found).digest() != digest:
-                raise ValueError(f"row {row} of {path.name} of {dataset_id} is not what was imported")
+                # Not which one: what is said here is kept, and the record may be forgotten later.
+                raise ValueError(f"a record in {path} is not what was imported")
             changed = form.changed(found, changes, layout=layout)
             # First, in one step: whoever is killed in the middle leaves a whole number of rows.
             os.ftruncate(descriptor, max((at + 1) * form.row_bytes, size))
             write_all(descriptor, changed, at=at * form.row_bytes)
             os.fsync(descriptor)
+        return hashlib.sha256(changed).digest()
+
+    @contextmanager
+    def _opened(self, dataset_id: DatasetId) -> Iterator[tuple[Path, int]]:
+        path = data_path(self._folder, dataset_id)
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            yield path, descriptor
         finally:
             os.close(descriptor)
-        return hashlib.sha256(changed).digest()
 
 
 @dataclass(frozen=True)
