@@ -26,6 +26,22 @@ class Contents(Protocol):
         """
         ...
 
+    def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
+        """Whether anything but zeros lies behind so many rows; not where there is no file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        ...
+
+    def erase_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Zero what lies behind so many rows, and sync.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
+        ...
+
     def write_changed(
         self,
         dataset_id: DatasetId,

@@ -57,6 +57,22 @@ class FileContents:
         if num_found < num_rows:
             raise ValueError(f"{path} ends before row {num_rows}")
 
+    def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
+        """Whether anything but zeros lies behind so many rows."""
+        path = data_path(self._folder, dataset_id)
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            file.seek(num_rows * _Form.of(layout).row_bytes)
+            return any(file.read())
+
+    def erase_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Zero them in place: whoever has the file mapped may read up to its end."""
+        start = num_rows * _Form.of(layout).row_bytes
+        with self._opened(dataset_id) as (_, descriptor):
+            write_all(descriptor, bytes(max(0, os.fstat(descriptor).st_size - start)), at=start)
+            os.fsync(descriptor)
+
     def write_changed(
         self,
         dataset_id: DatasetId,
