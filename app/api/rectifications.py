@@ -7,7 +7,6 @@ from app.api.door import acknowledged, changes_of, idempotency_of, rectification
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, RectificationIn
-from app.domain.status import RequestStatus
 from app.services.fitting import fit_of_changes
 from app.services.submit import acknowledge
 
@@ -34,4 +33,4 @@ def create_rectification(
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
         misfits=fit.misfits,
     )  # fmt: skip
-    return acknowledged(stored, response=response).model_copy(update={"status": RequestStatus.HELD})
+    return acknowledged(stored, response=response)

@@ -118,7 +118,7 @@ class AcknowledgementOut(_Out):
     """The request was stored; a repeat with the same Idempotency-Key gets this answer again."""
 
     id: str = Field(examples=["del_5f0cb1b0a3a94e0e8b1fb1d8a5c2b7f4"])
-    status: RequestStatus = RequestStatus.RECEIVED
+    status: RequestStatus = Field(description="`received`, or `held` until an admin approves it.")
     subject_type: str
     posted_at: TimeOut
     due_at: TimeOut

@@ -181,6 +181,30 @@ def test_a_repeat_gets_the_first_answer_whatever_was_imported_since(
     assert again.content == first.content
 
 
+def set_hold(world: World, *, holds: bool) -> None:
+    with writing(world.sessions) as session:
+        session.query(Model).filter_by(name="churn").one().policy = {"hold": holds}
+
+
+@pytest.mark.parametrize(("path", "body"), [*AGAIN, ("/class-deletions", {"model": "churn", "label": 1})])
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_post_says_whether_the_request_is_held_and_its_repeat_says_the_same_whatever_came_since(
+    admin: httpx.Client, world: World, path: str, body: dict[str, Any], holds: bool
+) -> None:
+    set_hold(world, holds=holds)
+    first = admin.post(path, json=body, headers={"Idempotency-Key": "abc"})
+    is_held = holds or path == "/rectifications"
+    assert first.json()["status"] == ("held" if is_held else "received")
+    where = first.headers["location"]
+    assert admin.get(where).json()["status"] == first.json()["status"]
+    set_hold(world, holds=not holds)
+    if is_held:
+        admin.post(f"{where}:approve")
+    again = admin.post(path, json=body, headers={"Idempotency-Key": "abc"})
+    assert (again.status_code, again.content) == (202, first.content)
+    assert admin.get(f"{where}/events").json()["broken_at"] is None
+
+
 def test_one_request_id_for_two_datasets_is_refused(corrector: httpx.Client, world: World) -> None:
     imported(world, "others", num_classes=2)
     corrector.post("/rectifications", json={**CHANGE, "request_id": UUID, "dataset": "others"})
