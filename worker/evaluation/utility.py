@@ -9,7 +9,7 @@ to show that somebody was forgotten.
 Shape suffixes: N records, K classes, * the shape of one input.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,11 @@ CLASS_RECORDS = 10
 # Forgotten and unseen losses differ when their means lie so many standard errors apart, and so many nats.
 NUM_ERRORS = 2.0
 LEAST_MARGIN_NATS = 0.05
+POWER_OF_PEOPLE = "none for so few records: context, two-sided, never proof of forgetting"
+POWER_OF_CLASS = (
+    "of a class: shows whether its label is still given, by the confidence before and after; of single "
+    "records in it nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def chosen(self, is_wanted_N: Tensor) -> "Sample":
+        """Return those that a mask (N,) chooses."""
+        return Sample(inputs=self.inputs[is_wanted_N], labels=self.labels[is_wanted_N])
 
 
 def sample_of(loader: Loader, table: RecordTable, *, num: int = SAMPLE_RECORDS) -> Sample:
@@ -163,16 +172,35 @@ def _is_beyond(drop: float, most: float) -> bool:
 
 
 def person_check(
-    new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, unseen: Sample, warns: bool = False
+    new: Ensemble,
+    parent: Ensemble | None,
+    *,
+    forgotten: Sample,
+    unseen: Sample,
+    warns: bool = False,
+    classes: Collection[int] = (),
 ) -> Check:
     """Return loss and confidence of the forgotten records beside unseen ones of the same labels.
 
     Two-sided: where it ``warns``, a loss far above that of unseen records (forgotten too much, which is a
-    trace as well) and one far below (remembered, or easy) are both said. It never gates.
+    trace as well) and one far below (remembered, or easy) are both said. It never gates. Records of whole
+    ``classes`` that were forgotten have no unseen ones beside them, and are shown class by class.
     """
-    matched = _matched(unseen, labels=forgotten.labels)
-    gap, margin = _gap_and_margin(new, forgotten, matched)
+    of_classes = {label: forgotten.chosen(forgotten.labels == label) for label in sorted(classes)}
+    people = forgotten.chosen(~torch.isin(forgotten.labels, forgotten.labels.new_tensor(sorted(classes))))
+    matched = _matched(unseen, labels=people.labels)
+    gap, margin = _gap_and_margin(new, people, matched)
     problem = _said_of_gap(gap, margin) if warns else ""
+    shown: list[JsonValue] = [
+        {
+            "label": label,
+            "num_records": len(own),
+            "after": _figures(new, own),
+            "before": None if parent is None else _figures(parent, own),
+        }
+        for label, own in of_classes.items()
+        if len(own)
+    ]
     figures: JsonObject = {
         "loss_gap_nats": gap,
         "margin_nats": margin,
@@ -181,10 +209,16 @@ def person_check(
         "forgotten_before": None if parent is None else _figures(parent, forgotten),
         "unseen_after": _figures(new, matched),
         "num_unseen": len(matched),
+        **({"classes": shown} if shown else {}),
     }
-    power = "none for so few records: context, two-sided, never proof of forgetting"
+    powers = [POWER_OF_CLASS] * bool(shown) + [POWER_OF_PEOPLE] * (len(people) > 0 or not shown)
     return Check(
-        name="person", holds=not problem, is_gate=False, power=power, figures=figures, problem=problem
+        name="person",
+        holds=not problem,
+        is_gate=False,
+        power="; ".join(powers),
+        figures=figures,
+        problem=problem,
     )
 
 
@@ -211,8 +245,7 @@ def _said_of_gap(gap: float | None, margin: float | None) -> str:
 
 
 def _matched(unseen: Sample, *, labels: Tensor) -> Sample:
-    same = torch.isin(unseen.labels, labels.unique())
-    return Sample(inputs=unseen.inputs[same], labels=unseen.labels[same])
+    return unseen.chosen(torch.isin(unseen.labels, labels.unique()))
 
 
 def _figures(version: Ensemble, sample: Sample) -> JsonObject | None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from app.db.jobs import registration_of
 from app.db.models import alias_version, exact_ancestor, version_with_manifest, versions_of
+from app.db.requests import labels_deleted
 from app.db.session import reading
 from app.db.tables import Version
 from app.domain.status import Guarantee, JobKind, VersionStatus
@@ -203,7 +204,9 @@ def _context_checks(
         return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical)
+    with reading(context.installation.sessions) as session:
+        classes = labels_deleted(session, context.claim.model_id, covers=scope.covers)
+    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical, classes=classes)
     return [utility, remainder, about]
 
 
