@@ -1,8 +1,8 @@
 """The inputs that retained records give each layer, as a subspace; gradients are projected off it.
 
 A layer answers W x + b. Where the gradient of [W b] is orthogonal to [x 1], a step along it leaves the answer
-to x as it is. For a convolution x are the patches of its inputs. What belongs to no such layer has no
-subspace and does not move at all.
+to x as it is. For a convolution x are the patches of its inputs; where a layer runs several times in one
+forward pass, they are those of every run. What belongs to no such layer has no subspace and does not move.
 
 Promises: the projector P is symmetric and idempotent, and g x = 0 for every x that it keeps.
 
@@ -52,7 +52,7 @@ def kept_inputs(net: nn.Module, records: Records, *, energy: float) -> dict[str,
         for indices_B in chunks(records, size=CHUNK_RECORDS):
             with recorded(net, layers) as calls:
                 net(records.inputs(indices_B))
-            for name, call in calls.items():
+            for name, call in [(name, call) for name, own in calls.items() for call in own]:
                 given_GDN = given_to(layers[name], call.inputs).double()
                 moment_GDD = given_GDN @ given_GDN.mT
                 moments[name] = moments[name] + moment_GDD if name in moments else moment_GDD
