@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.deps import Context
 from app.db import migrate as migrations
 from app.db.connecting import reason_of
-from app.db.requests import Filters
+from app.db.listing import Filters
 from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
 from app.domain.receipts import said_of_models

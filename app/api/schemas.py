@@ -14,7 +14,7 @@ from app.api.fields import (
     TimeIn,
     TimeOut,
 )
-from app.db.requests import Filters
+from app.db.listing import Filters
 from app.domain.status import Guarantee, Outcome, RequestKind, RequestStatus, TargetStatus
 
 _POST_EXAMPLE: dict[str, JsonValue] = {

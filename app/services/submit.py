@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
 from app.db.models import names_of_datasets
-from app.db.requests import ModelInScope, Surroundings, look_before_submitting, request_by_id
+from app.db.posting import ModelInScope, Surroundings, look_before_submitting
+from app.db.requests import request_by_id
 from app.db.session import Sessions, reading, writing_once
 from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Target
 from app.db.together import Values, store_together
