@@ -27,9 +27,10 @@ from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
+from worker.evaluation.person import person_check
 from worker.evaluation.served import served_check
 from worker.evaluation.traced import chain_check, course_check, error_check, trace_check
-from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
+from worker.evaluation.utility import remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.scope import guarantee_of, prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from models_store.ensemble import Ensemble
 from models_store.manifest import Combine
-from worker.evaluation.utility import Sample, accuracy, person_check, remainder_check, utility_check
+from worker.evaluation.person import person_check
+from worker.evaluation.utility import Sample, accuracy, remainder_check, utility_check
 
 NOBODY = Sample(inputs=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.int64))
 
