@@ -14,7 +14,12 @@ class Contents(Protocol):
     """The data files of an installation; ``layout`` is what the dataset's row keeps."""
 
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
-        """Return the rows with this label, in order; erased ones read as label 0."""
+        """Return the rows with this label, in order; erased ones read as label 0.
+
+        Raises:
+            ValueError: the file is not a whole number of rows.
+            OSError: it cannot be read.
+        """
         ...
 
     def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from app.domain.changes import Changes
 from app.domain.terms import DatasetId, JsonObject
+from app.services.contents import Contents
 from worker.data.erasure import data_path, write_all
 
 # A label follows the features as a 64-bit integer.
@@ -27,19 +28,14 @@ _CODES = {
 }  # fmt: skip
 
 
-class FileContents:
+class FileContents(Contents):
     """The data files under one folder; their paths stand in every error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
-        """Return the rows with this label, in order; erased ones read as label 0.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not a whole number of rows.
-        """
+        """Read every row's label, and nothing else of it."""
         path, form = data_path(self._folder, dataset_id), _Form.of(layout)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if len(data) % form.row_bytes:
@@ -48,7 +44,7 @@ class FileContents:
             return [row for row, (found,) in enumerate(labels) if found == label]
 
     def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
-        """Refuse a file that cannot be written, or that has not these rows and only whole ones."""
+        """Open the file for writing and count its rows."""
         form = _Form.of(layout)
         with self._opened(dataset_id) as (path, descriptor):
             num_found, num_over = divmod(os.fstat(descriptor).st_size, form.row_bytes)
@@ -58,7 +54,7 @@ class FileContents:
             raise ValueError(f"{path} ends before row {num_rows}")
 
     def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
-        """Whether anything but zeros lies behind so many rows."""
+        """Read what lies behind them, which is a row or nothing."""
         path = data_path(self._folder, dataset_id)
         if not path.exists():
             return False
