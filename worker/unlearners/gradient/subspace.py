@@ -9,6 +9,7 @@ Promises: the projector P is symmetric and idempotent, and g x = 0 for every x t
 Shape suffixes: B records, G groups, T places, D inputs of a layer with 1 for its bias, O outputs.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,8 +26,16 @@ CHUNK_RECORDS = 128
 
 
 def layers_of(net: nn.Module) -> dict[str, Layer]:
-    """Return the linear and convolutional layers by name; no other kind, and none derived from them."""
-    return {name: m for name, m in net.named_modules() if type(m) is nn.Linear or type(m) is nn.Conv2d}
+    """Return the linear and convolutional layers by name; no other kind, and none derived from them.
+
+    None either that shares a weight with another module, which feels a step as well.
+    """
+    owned = Counter(id(p) for module in net.modules() for p in module.parameters(recurse=False))
+    return {
+        name: m
+        for name, m in net.named_modules()
+        if (type(m) is nn.Linear or type(m) is nn.Conv2d) and all(owned[id(p)] == 1 for p in m.parameters())
+    }
 
 
 def given_to(layer: Layer, inputs: Tensor) -> Tensor:

@@ -123,6 +123,17 @@ def test_of_a_layer_that_runs_several_times_the_inputs_of_every_run_are_kept(
     assert float(gradients["layer.weight"].abs().max()) > 0.1
 
 
+def test_a_weight_that_two_layers_share_does_not_move() -> None:
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    net[2].weight = net[0].weight
+    records = TensorRecords(torch.randn(3, 6, dtype=torch.float64), torch.arange(3))
+    gradients = random_gradients(net)
+    ProjectOff(layers_of(net), kept_inputs(net, records, energy=1.0))(gradients)
+    moving = {name for name, gradient in gradients.items() if gradient.any()}
+    assert moving == {"4.weight", "4.bias"}
+
+
 def test_a_step_of_the_first_layer_keeps_what_the_net_says_of_the_kept_and_not_of_others() -> None:
     net, records = case("dense")
     gradients = random_gradients(net)
