@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.deps import Context
 from app.db import migrate as migrations
 from app.db.connecting import reason_of
-from app.db.requests import Filters
+from app.db.listing import Filters
 from app.domain.access import Caller, Scope
 from app.domain.errors import ExpungeError, ReceiptInvalid, SetupError
 from app.domain.receipts import said_of_models
@@ -48,6 +48,7 @@ from models_store.errors import StoreError
 EXIT_NOT_VALID = 1
 EXIT_REFUSED = 2
 _FETCH_SECONDS = 10.0
+_PIPED_WIDTH = 100_000
 # What docker-compose.yml asks for besides the keys; hexadecimal, so that they can stand in a URL.
 _SERVER_PASSWORDS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD")
 
@@ -373,7 +374,9 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, columns: tuple[str
         table.add_column(column, overflow="fold")  # an id that is cut off cannot be used
     for row in rows:
         table.add_row(*(_cell(column, row[column]) for column in shown))
-    Console().print(table if rows else "none")
+    # Only a screen has an edge: whoever reads from a pipe looks for a row in one line.
+    console = Console() if sys.stdout.isatty() else Console(width=_PIPED_WIDTH)
+    console.print(table if rows else "none")
 
 
 def _cell(column: str, value: object) -> str:

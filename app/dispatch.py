@@ -38,8 +38,7 @@ class Silence:
     """Says nothing: the workers poll."""
 
     def announce(self, job_id: JobId, *, device_class: str | None) -> None:
-        """Leave a line in the log for whoever looks for the job."""
-        _log.debug("job_waits", job=job_id)
+        """Do nothing."""
 
 
 class Messages:

@@ -21,10 +21,11 @@ from benchmarks.homes import RECIPE, mnist_table
 from benchmarks.packages import DataMissing
 from benchmarks.results import Row, print_rows, sheet, write_rows
 from worker.data.data_files import DataFile, Layout, row_digests
-from worker.data.loader import Loader, Transform
+from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.data.sources import SourceTable
 from worker.determinism import fix_kernels
+from worker.training.inputs import transform_of
 from worker.training.loop import run_positions
 from worker.training.optimizers import learning_rate
 from worker.training.plan import Visit, batches_of, place, schedule_step, tokens_from_bytes
@@ -134,11 +135,10 @@ def lay_out(source: SourceTable, recipe: Recipe) -> tuple[DataFile, RecordTable]
 
 def loader_of(file: DataFile, table: RecordTable, recipe: Recipe) -> Loader:
     """Return a loader that holds all records of a table."""
-    data = recipe.data
     return Loader(
         file,
         table,
-        transform=Transform(scale=data.scale, mean=data.mean, std=data.std, shape=file.layout.shape),
+        transform=transform_of(recipe, shape=file.layout.shape),
         device=CPU,
         resident_bytes=file.rows.nbytes,
     )

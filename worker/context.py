@@ -17,12 +17,13 @@ from app.domain.policy import Policy
 from app.domain.terms import Claim, JsonObject
 from app.services.queue_job import policy_of
 from worker.data.data_files import DataFile, Layout, open_data_file
-from worker.data.loader import Loader, Transform
+from worker.data.loader import Loader
 from worker.data.records import RecordTable, table_from_rows
 from worker.determinism import Environment, choose_device, environment, fix_kernels
 from worker.installation import Installation
 from worker.training.checkpoints import RunIdentity
 from worker.training.factory import factory_digest
+from worker.training.inputs import transform_of
 from worker.training.recipe import NetRecipe, Recipe
 from worker.training.registered import NO_PLAN_KEY, require_plan, stored_recipe
 
@@ -145,17 +146,11 @@ class JobContext:
         return Loader(
             self.data_file,
             table,
-            transform=transform_of(self.net_recipe, self.model.layout),
+            transform=transform_of(self.net_recipe, shape=self.model.layout.shape),
             device=self.device,
             resident_bytes=self.installation.settings.resident_bytes if reads_all else 0,
             poisoned=() if poisoned is None else poisoned.row_N.tolist(),
         )
-
-
-def transform_of(recipe: NetRecipe, layout: Layout) -> Transform:
-    """Return how the recipe turns raw features into inputs."""
-    data = recipe.data
-    return Transform(scale=data.scale, mean=data.mean, std=data.std, shape=data.shape or layout.shape)
 
 
 def _read_model(installation: Installation, claim: Claim) -> ModelFacts:

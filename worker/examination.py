@@ -18,7 +18,6 @@ from models_store.ensemble import Ensemble, logits_of
 from models_store.errors import TensorFileRefused
 from models_store.tensors import pack
 from models_store.weights import read_weights
-from worker.context import transform_of
 from worker.data.data_files import open_data_file
 from worker.data.loader import Loader
 from worker.determinism import choose_device, environment, fix_kernels
@@ -27,6 +26,7 @@ from worker.evaluation.served import compare_as_served
 from worker.evaluation.utility import Sample, accuracy, sample_of, utility_check
 from worker.registering import Examination, Examined
 from worker.training.factory import build_net
+from worker.training.inputs import transform_of
 from worker.training.recipe import RecipeRefused
 from worker.training.state import weights, weights_digest
 from worker.trial import require_fitting_net
@@ -79,7 +79,7 @@ def _loader(asked: Examination, *, device: torch.device) -> Loader:
     return Loader(
         open_data_file(asked.data_folder, asked.dataset_id, layout=asked.layout),
         asked.table,
-        transform=transform_of(asked.recipe, asked.layout),
+        transform=transform_of(asked.recipe, shape=asked.layout.shape),
         device=device,
         resident_bytes=0,
     )

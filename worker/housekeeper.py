@@ -1,4 +1,4 @@
-"""What is due besides jobs: seal, close, expire, scrub; beside the jobs, in a thread of its own.
+"""What is due besides jobs: seal, close, clear, expire, scrub; beside the jobs, in a thread of its own.
 
 Promises: a request is sealed at most a poll after its grace, whatever a job or a broker does meanwhile; a
 database that is away costs polls, not the worker. Never: runs a job.
@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.scrubbing import scrub
 from app.domain.scheduling import HEARTBEAT_SECONDS
+from app.services.clear_copies import clear_copies
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.expire import expire_leftovers
 from app.services.schedule import schedule
@@ -105,11 +106,12 @@ class Housekeeper:
             self._cleared_at = time.monotonic()
 
     def _clear_leftovers(self) -> None:
-        """Close what another worker left at ``purging``; destroy revealed nonces; expire; scrub."""
+        """Close what another worker left at ``purging``; destroy what nobody needs; expire; scrub."""
         sessions = self._own.sessions
         self._schedule()
         closed = close_ready(sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(sessions)
+        clear_copies(sessions, contents=self._own.contents)
         num_expired = expire_leftovers(sessions)
         if closed or num_destroyed or num_expired or self._needs_scrub:
             self._scrub()

@@ -13,10 +13,11 @@ import numpy as np
 
 from worker.data.copies import INDEX_FILE, LAYOUT_FILE, PLAN_KEY_FILE, RECIPE_FILE, RECORDS_FILE, OracleIndex
 from worker.data.data_files import DataFile, Layout
-from worker.data.loader import Loader, Transform
+from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, environment, fix_kernels
 from worker.processes import die_by_signal
+from worker.training.inputs import transform_of
 from worker.training.loop import run_positions
 from worker.training.plan import place, tokens_from_bytes
 from worker.training.recipe import Recipe, recipe_from_json
@@ -34,11 +35,10 @@ def train_copy(folder: Path) -> dict[str, str]:
     fix_kernels(recipe.execution.threads)
     device = choose_device()
     table = _planned(index, recipe, plan_key=plan_key)
-    data = recipe.data
     loader = Loader(
         DataFile(layout=layout, rows=np.fromfile(folder / RECORDS_FILE, dtype=layout.row_dtype)),
         table.chosen(np.flatnonzero(~index.is_poisoned_N)),
-        transform=Transform(scale=data.scale, mean=data.mean, std=data.std, shape=data.shape or layout.shape),
+        transform=transform_of(recipe, shape=layout.shape),
         device=device,
         resident_bytes=RESIDENT_BYTES,
         poisoned=np.flatnonzero(index.is_poisoned_N).tolist(),

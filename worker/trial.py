@@ -10,11 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from models_store.tensors import tensor_digest, unpack
 from worker.data.data_files import DataFile, Layout, open_data_file, read_rows
-from worker.data.loader import Loader, Transform
+from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, fix_kernels
 from worker.proof import Measured, ProofRun
 from worker.training.factory import build_net
+from worker.training.inputs import transform_of
 from worker.training.loop import run_positions
 from worker.training.precision import computing_in
 from worker.training.recipe import NetRecipe, Recipe, RecipeRefused
@@ -48,14 +49,11 @@ def execute(run: ProofRun) -> bytes:
     """Run the positions and return the packed state."""
     fix_kernels(run.recipe.execution.threads)
     device = choose_device()
-    data = run.recipe.data
     file, table = _opened(run)
     loader = Loader(
         file,
         table,
-        transform=Transform(
-            scale=data.scale, mean=data.mean, std=data.std, shape=data.shape or run.layout.shape
-        ),
+        transform=transform_of(run.recipe, shape=run.layout.shape),
         device=device,
         resident_bytes=file.layout.row_dtype.itemsize * (len(table) + 1),
         poisoned=run.poisoned,

@@ -7,7 +7,7 @@ from app.api.door import acknowledged, class_deletion_of, idempotency_of
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, ClassDeletionIn
-from app.services.fitting import require_label
+from app.services.fitting import misfits_of_label
 from app.services.submit import acknowledge
 
 router = APIRouter(tags=["deletions"], route_class=RepeatingRoute)
@@ -26,10 +26,11 @@ def create_class_deletion(
     That is nearly always the very beginning. Nobody is suppressed, and the records stay in the dataset.
     Follow it at `Location`.
     """
-    require_label(context.sessions, body.label, model=body.model, tenant=caller.tenant)
+    misfits = misfits_of_label(context.sessions, body.label, model=body.model, tenant=caller.tenant)
     stored = acknowledge(
         context.sessions, class_deletion_of(body), tenant=caller.tenant, keyring=context.keyring,
         grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
+        misfits=misfits,
     )  # fmt: skip
     return acknowledged(stored, response=response)

@@ -30,7 +30,7 @@ def submission_of(body: DeletionIn, *, context: Context, tenant: TenantName) -> 
         nonce=nonce,
         models=None if body.models is None else tuple(body.models),
         record_refs=_record_refs(body.record_ids, context=context, tenant=tenant),
-        suppression_refs=_suppression_refs(body, keyring=keyring),
+        suppression_refs=_suppression_refs(body, body.record_ids or [], keyring=keyring),
         due_at=None if body.due_at is None else body.due_at.timestamp(),
         reason_code=body.reason_code,
         request_uuid=body.request_id,
@@ -72,6 +72,8 @@ def rectification_of(
         record_refs={
             dataset: keyring.record_refs(body.record_id, dataset=name) for dataset, name in datasets.items()
         },
+        suppression_refs=_suppression_refs(body, [body.record_id], keyring=keyring),
+        dataset=body.dataset,
         due_at=None if body.due_at is None else body.due_at.timestamp(),
         reason_code=body.reason_code,
         request_uuid=body.request_id,
@@ -111,10 +113,12 @@ def _record_refs(
     }
 
 
-def _suppression_refs(body: DeletionIn, *, keyring: Keyring) -> tuple[bytes, ...]:
+def _suppression_refs(
+    body: DeletionIn | RectificationIn, record_ids: list[str], *, keyring: Keyring
+) -> tuple[bytes, ...]:
     return tuple(
         ref
-        for record_id in body.record_ids or []
+        for record_id in record_ids
         for ref in keyring.suppression_refs(
             record_id, subject_id=body.subject_id, subject_type=body.subject_type
         )

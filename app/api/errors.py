@@ -161,7 +161,7 @@ def _complaints_of(error: Exception) -> list[Complaint]:
         case errors.UnknownModels():
             return [{"pointer": f"#/models/{place}", "detail": "no such model"} for place in error.positions]
         case errors.DoesNotFit():
-            return [{"pointer": f"#{pointer}", "detail": reason} for pointer, reason in error.misfits]
+            return [{"pointer": f"#{misfit.pointer}", "detail": misfit.detail} for misfit in error.misfits]
         case errors.DueDatePassed():
             return [{"pointer": "#/due_at", "detail": str(error)}]
         case _:

@@ -7,8 +7,7 @@ from app.api.door import acknowledged, changes_of, idempotency_of, rectification
 from app.api.errors import documented
 from app.api.repeating import RepeatingRoute, TryDep
 from app.api.schemas import AcknowledgementOut, RectificationIn
-from app.domain.status import RequestStatus
-from app.services.fitting import require_changes
+from app.services.fitting import fit_of_changes
 from app.services.submit import acknowledge
 
 router = APIRouter(tags=["deletions"], route_class=RepeatingRoute)
@@ -27,10 +26,11 @@ def create_rectification(
     It waits until an admin approves it. Follow it at `Location`.
     """
     changes = changes_of(body.changes)
-    datasets = require_changes(context.sessions, changes, dataset=body.dataset, tenant=caller.tenant)
+    fit = fit_of_changes(context.sessions, changes, dataset=body.dataset, tenant=caller.tenant)
     stored = acknowledge(
-        context.sessions, rectification_of(body, datasets=datasets, keyring=context.keyring),
+        context.sessions, rectification_of(body, datasets=fit.datasets, keyring=context.keyring),
         tenant=caller.tenant, keyring=context.keyring, grace_seconds=context.settings.grace_seconds,
         idempotency=idempotency_of(key, body, keyring=context.keyring), own=own,
+        misfits=fit.misfits,
     )  # fmt: skip
-    return acknowledged(stored, response=response).model_copy(update={"status": RequestStatus.HELD})
+    return acknowledged(stored, response=response)

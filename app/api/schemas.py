@@ -14,7 +14,7 @@ from app.api.fields import (
     TimeIn,
     TimeOut,
 )
-from app.db.requests import Filters
+from app.db.listing import Filters
 from app.domain.status import Guarantee, Outcome, RequestKind, RequestStatus, TargetStatus
 
 _POST_EXAMPLE: dict[str, JsonValue] = {
@@ -23,6 +23,11 @@ _POST_EXAMPLE: dict[str, JsonValue] = {
     "due_at": "2027-01-31T12:00:00Z",
     "reason_code": "art17",
 }
+
+
+_SubjectType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+_ReasonCode = Annotated[str | None, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+_DueAt = Annotated[TimeIn | None, Field(description="Default: 30 days from now.")]
 
 
 class _In(BaseModel):
@@ -43,20 +48,16 @@ class DeletionIn(_In):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_POST_EXAMPLE]})
 
     subject_id: SubjectId = Field(description="The person, as in the imported data; never stored in clear.")
-    subject_type: str = Field(default="person", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    subject_type: _SubjectType = "person"
     record_ids: list[RecordId] | None = Field(
         default=None, min_length=1, max_length=1000, description="Narrows to these records of the subject."
     )
     models: list[Name] | None = Field(
         default=None, min_length=1, max_length=100, description="Narrows to these models; default all."
     )
-    due_at: TimeIn | None = Field(default=None, description="Default: 30 days from now.")
-    reason_code: str | None = Field(default=None, pattern=r"^[a-z0-9_-]{1,64}$")
+    due_at: _DueAt = None
+    reason_code: _ReasonCode = None
     request_id: RequestUuid | None = Field(default=None, description="The caller's own id for this request.")
-
-
-_ReasonCode = Annotated[str | None, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
-_DueAt = Annotated[TimeIn | None, Field(description="Default: 30 days from now.")]
 
 
 class ClassDeletionIn(_In):
@@ -89,7 +90,7 @@ class RectificationIn(_In):
     """A record whose content is wrong, and what is true instead."""
 
     subject_id: SubjectId
-    subject_type: str = Field(default="person", pattern=r"^[a-z][a-z0-9_-]{0,31}$")
+    subject_type: _SubjectType = "person"
     record_id: RecordId = Field(description="One record of the subject; anybody else's is not touched.")
     changes: ChangesIn
     dataset: Name | None = Field(default=None, description="Needed where datasets differ in their columns.")
@@ -118,7 +119,7 @@ class AcknowledgementOut(_Out):
     """The request was stored; a repeat with the same Idempotency-Key gets this answer again."""
 
     id: str = Field(examples=["del_5f0cb1b0a3a94e0e8b1fb1d8a5c2b7f4"])
-    status: RequestStatus = RequestStatus.RECEIVED
+    status: RequestStatus = Field(description="`received`, or `held` until an admin approves it.")
     subject_type: str
     posted_at: TimeOut
     due_at: TimeOut

@@ -5,31 +5,22 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
     Connection,
-    LargeBinary,
-    ScalarSelect,
     Select,
     String,
     and_,
     bindparam,
     delete,
-    false,
     func,
     or_,
     select,
-    true,
-    tuple_,
-    union_all,
 )
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from app.db.session import epoch_now
-from app.db.tables import Event, IdempotencyKey, Model, Receipt, Request, Suppression, Target, Tombstone
+from app.db.tables import Event, Model, Receipt, Request, Suppression, Target, Tombstone
 from app.domain.errors import NotFound
 from app.domain.status import ENDED_TARGETS, RequestKind, RequestStatus, TargetStatus
-from app.domain.terms import JsonObject
 
 SEALED = (RequestStatus.SCHEDULED, RequestStatus.RUNNING, RequestStatus.FAILED)
 OPEN = (RequestStatus.RECEIVED, RequestStatus.HELD, *SEALED)
@@ -73,13 +64,15 @@ def lock_request(session: Session, request_id: str) -> Request:
     return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
-def labels_deleted(session: Session, model_id: str) -> set[int]:
-    """Return the labels of the classes that a model was asked to forget, sealed or completed."""
+def labels_deleted(session: Session, model_id: str, *, covers: int | None = None) -> set[int]:
+    """Return the labels of the classes that a model was asked to forget, sealed or completed.
+
+    With ``covers`` only those that a version covering so much has forgotten.
+    """
     query = select(Request.asked).join(Target, Target.request_id == Request.id)
     is_sealed = Request.status.in_([*SEALED, RequestStatus.COMPLETED])
-    found = session.scalars(
-        query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, is_sealed)
-    )
+    query = query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, is_sealed)
+    found = session.scalars(query if covers is None else query.where(Target.through <= covers))
     return {int(asked["label"]) for asked in found if asked is not None}
 
 
@@ -249,202 +242,6 @@ def _standing() -> Select[Any]:
 
 
 _STANDING = _standing()
-
-
-@dataclass(frozen=True)
-class ModelInScope:
-    """What a new request needs to know of a model."""
-
-    id: str
-    name: str
-    training_seconds: float
-    policy: JsonObject
-
-    @property
-    def window_seconds(self) -> float:
-        """How long a deletion may wait for others."""
-        return float(str(self.policy.get("batch_window_seconds", 0.0)))
-
-    @property
-    def is_held(self) -> bool:
-        """Whether every deletion waits for an admin's approval."""
-        return bool(self.policy.get("hold", False))
-
-
-@dataclass(frozen=True)
-class FirstPosting:
-    """A request that came before under the same key or id, and the keyed hash of what it asked for."""
-
-    request_id: str
-    mac: bytes | None
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a new request meets: the time, its first posting if it is a repeat, and the tenant's models.
-
-    ``keyed`` came under the same Idempotency-Key, ``named`` under the same id of the client's own.
-    """
-
-    at: float
-    duplicate_of: str | None
-    keyed: FirstPosting | None
-    named: FirstPosting | None
-    models: tuple[ModelInScope, ...]
-
-
-def look_before_submitting(
-    session: Session, *, tenant: str, match_mac: bytes, key_mac: bytes | None, request_uuid: str | None
-) -> Surroundings:
-    """Look at all that a new request depends on, in one statement whoever the subject is."""
-    asked = {"tenant": tenant, "match_mac": match_mac, "key_mac": key_mac, "request_uuid": request_uuid}
-    rows = session.connection().execute(_LOOK, asked).all()
-    at, duplicate, keyed, body_mac, named, uuid_mac, *_ = rows[0]
-    return Surroundings(
-        at=at,
-        duplicate_of=duplicate,
-        keyed=None if keyed is None else FirstPosting(keyed, body_mac),
-        named=None if named is None else FirstPosting(named, uuid_mac),
-        models=tuple(ModelInScope(*row[6:]) for row in rows if row[6] is not None),
-    )
-
-
-def _look() -> Select[Any]:
-    """Return the statement, built once: it is the most frequent one, and building costs more than running.
-
-    The parameters are typed, so that an absent key is NULL, which equals nothing.
-    """
-    requests, keys, models = Request.__table__, IdempotencyKey.__table__, Model.__table__
-    tenant, named = bindparam("tenant", type_=String), requests.alias("named")
-    now = select(epoch_now().label("at"), _open_duplicate(tenant).label("duplicate")).subquery("now")
-    same_key = and_(keys.c.tenant == tenant, keys.c.key_mac == bindparam("key_mac", type_=LargeBinary))
-    same_uuid = and_(
-        named.c.tenant == tenant, named.c.request_uuid == bindparam("request_uuid", type_=String)
-    )
-    return (
-        select(now, keys.c.request_id, keys.c.body_mac, named.c.id, named.c.uuid_mac)
-        .add_columns(models.c.id, models.c.name, models.c.training_seconds, models.c.policy)
-        .select_from(now)
-        .outerjoin(keys, same_key)
-        .outerjoin(named, same_uuid)
-        .outerjoin(models, models.c.tenant == tenant)
-        .order_by(models.c.name)
-    )
-
-
-def _open_duplicate(tenant: BindParameter[str]) -> ScalarSelect[str]:
-    """Say which request asks for the same and is not seen completed by any product yet.
-
-    A completed one counts until it is revealed: otherwise a second post would tell who was not held.
-    """
-    row = Request.__table__.c
-    is_hidden = and_(row.status == RequestStatus.COMPLETED, row.reveal_at > epoch_now())
-    is_same = and_(row.tenant == tenant, row.match_mac == bindparam("match_mac", type_=LargeBinary))
-    query = select(row.id).where(is_same, or_(row.status.in_(OPEN), is_hidden))
-    return query.order_by(row.posted_at, row.id).limit(1).scalar_subquery()
-
-
-_LOOK = _look()
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a list of requests is narrowed to."""
-
-    status: RequestStatus | None = None
-    model: str | None = None
-    due_before: float | None = None
-
-    def to_json(self) -> JsonObject:
-        """Return it as part of what a page token is signed for."""
-        return {"status": self.status, "model": self.model, "due_before": self.due_before}
-
-
-def page_of_requests(
-    session: Session,
-    *,
-    tenant: str,
-    filters: Filters,
-    as_shown_at: float | None,
-    after: tuple[float, str] | None,
-    limit: int,
-) -> Sequence[Request]:
-    """Return requests newest first, or latest due date first when they are narrowed to one.
-
-    By keyset: those after the ``position`` of the last page's end. With ``as_shown_at`` the status is the one
-    that product scopes see at that time. Each status that shows as the wanted one is looked for by itself,
-    so that an index in the order of the page answers it however few there are.
-    """
-    by, pool = _order_and_pool(session, filters, tenant=tenant, as_shown_at=as_shown_at)
-    if after is not None:
-        pool = pool.where(tuple_(*by) < tuple_(*after))
-    # Whoever comes after an earlier date is due before the later one too. Told both, PostgreSQL begins at the
-    # later and reads all that lies between.
-    if filters.due_before is not None and (after is None or after[0] >= filters.due_before):
-        pool = pool.where(Request.due_at < filters.due_before)
-    order = [column.desc() for column in by]
-    parts = [
-        pool.where(part).order_by(*order).limit(limit).subquery().select()
-        for part in _with_status(filters.status, as_shown_at=as_shown_at)
-    ]
-    shown = _sort_column(filters).desc(), Request.id.desc()
-    query = select(Request).where(Request.id.in_(union_all(*parts)))
-    return session.scalars(query.order_by(*shown).limit(limit)).all()
-
-
-def position_in(filters: Filters, request: Request) -> tuple[float, str]:
-    """Return where a request stands in the order of the list."""
-    return request.posted_at if filters.due_before is None else request.due_at, request.id
-
-
-def _sort_column(filters: Filters) -> InstrumentedAttribute[float]:
-    return Request.posted_at if filters.due_before is None else Request.due_at
-
-
-def _order_and_pool(
-    session: Session, filters: Filters, *, tenant: str, as_shown_at: float | None
-) -> tuple[tuple[InstrumentedAttribute[float], InstrumentedAttribute[str]], Select[str]]:
-    """Return by what a list is sorted, and the query of all its ids but for the status and the due date.
-
-    A model's requests are found through its targets, which know when they were posted.
-    """
-    if filters.model is None:
-        by, pool = (_sort_column(filters), Request.id), select(Request.id)
-    else:
-        model_id = session.scalar(select(Model.id).where(Model.tenant == tenant, Model.name == filters.model))
-        is_by_due = filters.due_before is not None
-        by = (Request.due_at if is_by_due else Target.posted_at, Target.request_id)
-        pool = select(Target.request_id).join(Request, Request.id == Target.request_id)
-        pool = pool.where(Target.model_id == (model_id or ""))
-        if as_shown_at is not None:
-            pool = pool.where(Target.is_late.is_(False))
-    return by, pool.where(Request.tenant == tenant)
-
-
-def _with_status(status: RequestStatus | None, *, as_shown_at: float | None) -> list[ColumnElement[bool]]:
-    """Say in SQL, one part for each stored status, which requests have or show a status.
-
-    As shown it is what ``app.domain.visibility.public_status`` says of one request.
-    """
-    if status is None:
-        return [true()]
-    if as_shown_at is None:
-        return [Request.status == status]
-    is_seen = and_(Request.completed_at <= as_shown_at, Request.reveal_at <= as_shown_at)
-    is_completed = Request.status == RequestStatus.COMPLETED
-    match status:
-        case RequestStatus.COMPLETED:
-            return [and_(is_completed, is_seen)]
-        case RequestStatus.SCHEDULED:
-            # Whoever was seen completed has no nonce any more, so there is an index over the others.
-            is_hidden = and_(
-                is_completed, ~is_seen, Request.completed_at.is_not(None), Request.nonce.is_not(None)
-            )
-            return [is_hidden, *(Request.status == stored for stored in SEALED)]
-        case RequestStatus.RUNNING | RequestStatus.FAILED:
-            return [false()]
-        case _:
-            return [Request.status == status]
 
 
 def live_suppressions(session: Session, *, tenant: str, now: float) -> tuple[set[bytes], set[bytes]]:

@@ -8,18 +8,11 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.domain.errors import Misfit
 from app.domain.terms import JsonObject
 
 # By size in bytes: how struct packs a float; without "<" it lets pass what is too large.
 _FLOATS = {2: "<e", 4: "<f", 8: "<d"}
-
-
-@dataclass(frozen=True)
-class Misfit:
-    """Why a dataset cannot hold a change: a JSON pointer below ``changes``, and the reason."""
-
-    pointer: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -52,14 +45,12 @@ class Changes:
         return {indices[name]: value for name, value in self.features.items()}
 
     def misfits(self, layout: JsonObject, *, dataset: str) -> list[Misfit]:
-        """Return what does not fit records of this layout (a dataset's row keeps it), in order."""
-        kinds = self._label_misfits, self._feature_misfits
-        return [misfit for kind in kinds for misfit in kind(layout, dataset=dataset)]
+        """Return what does not fit records of this layout (a dataset's row keeps it), in order.
 
-    def _label_misfits(self, layout: JsonObject, *, dataset: str) -> Iterator[Misfit]:
-        num = int(_number(layout["num_classes"]))
-        if self.label is not None and not 0 <= self.label < num:
-            yield Misfit("/label", f"dataset {dataset!r} has the labels 0 to {num - 1}")
+        Pointers begin at the changes.
+        """
+        of_label = [] if self.label is None else label_misfits(self.label, layout, dataset=dataset)
+        return [*of_label, *self._feature_misfits(layout, dataset=dataset)]
 
     def _feature_misfits(self, layout: JsonObject, *, dataset: str) -> Iterator[Misfit]:
         indices, dtype = _indices(layout), str(layout["dtype"])
@@ -71,6 +62,14 @@ class Changes:
                 yield Misfit("/features", f"dataset {dataset!r} has no feature of one of these names")
             elif not _holds(dtype, value):
                 yield Misfit(f"/features/{name}", f"dataset {dataset!r} holds numbers of type {dtype[1:]}")
+
+
+def label_misfits(label: int, layout: JsonObject, *, dataset: str) -> list[Misfit]:
+    """Return why a dataset has no such label: one reason at most."""
+    num = int(_number(layout["num_classes"]))
+    if 0 <= label < num:
+        return []
+    return [Misfit("/label", f"dataset {dataset!r} has the labels 0 to {num - 1}")]
 
 
 def _number(value: object) -> float:

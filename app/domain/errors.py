@@ -32,6 +32,8 @@
 None of them knows HTTP: ``app/api/errors.py`` holds the one table of answers.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -62,11 +64,19 @@ class UnknownModels(Refused):
         self.positions = positions
 
 
-class DoesNotFit(Refused):
-    """What is asked for does not fit the model or the dataset; ``misfits`` are JSON pointers with reasons."""
+@dataclass(frozen=True)
+class Misfit:
+    """Why something that is asked for cannot be done: a JSON pointer to it, and the reason."""
 
-    def __init__(self, misfits: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(reason for _, reason in misfits))
+    pointer: str
+    detail: str
+
+
+class DoesNotFit(Refused):
+    """What is asked for does not fit the model or the dataset."""
+
+    def __init__(self, misfits: Sequence[Misfit]) -> None:
+        super().__init__("; ".join(misfit.detail for misfit in misfits))
         self.misfits = misfits
 
 

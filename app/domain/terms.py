@@ -59,7 +59,8 @@ class Submission:
 
     ``subject_refs`` holds one 32-byte hash for each live key, the primary first; ``record_refs`` narrows to
     records of that subject, one list for each dataset; None means all of them. ``suppression_refs`` name
-    the same records in whatever dataset they may be imported with later.
+    the same records in whatever dataset they may be imported with later. ``dataset`` is the one that the
+    request names, if it names any.
 
     A class deletion has no subject; ``asked`` is ``{"label": n}``. A rectification has one record, named in
     each dataset in its scope; ``asked`` is its changes, and it waits for an admin whatever the policies say.
@@ -72,6 +73,7 @@ class Submission:
     models: tuple[str, ...] | None = None
     record_refs: dict[DatasetId, tuple[bytes, ...]] | None = None
     suppression_refs: tuple[bytes, ...] = ()
+    dataset: str | None = None
     due_at: float | None = None
     reason_code: str | None = None
     request_uuid: str | None = None

@@ -14,7 +14,37 @@ class Contents(Protocol):
     """The data files of an installation; ``layout`` is what the dataset's row keeps."""
 
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
-        """Return the rows with this label, in order; erased ones read as label 0."""
+        """Return the rows with this label, in order; erased ones read as label 0.
+
+        Raises:
+            ValueError: the file is not a whole number of rows.
+            OSError: it cannot be read.
+        """
+        ...
+
+    def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Look whether the file can be written and has these rows, and only whole ones.
+
+        Raises:
+            ValueError: it has fewer, or part of one.
+            OSError: the file cannot be read or written.
+        """
+        ...
+
+    def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
+        """Whether anything but zeros lies behind so many rows; not where there is no file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        ...
+
+    def erase_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Zero what lies behind so many rows, and sync.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
         ...
 
     def write_changed(

@@ -12,9 +12,15 @@ from models_store.manifest import digest_json
 CHAIN_START = "0" * 64
 
 
-def first_event(request_id: str, name: str, *, at: float) -> Event:
+def first_event(request_id: str, *, at: float, is_held: bool) -> Event:
     """Return the event that a new request's trail begins with; nothing was written before it."""
-    return _event(request_id, name, at=at, sequence=1, previous=CHAIN_START, body={})
+    body: JsonObject = {"is_held": True} if is_held else {}
+    return _event(request_id, "received", at=at, sequence=1, previous=CHAIN_START, body=body)
+
+
+def began_held(session: Session, request_id: str) -> bool:
+    """Whether a request was held when it was posted, whatever became of it."""
+    return bool(session.get_one(Event, (request_id, 1)).body.get("is_held"))
 
 
 def append_event(session: Session, request_id: str, name: str, body: JsonObject | None = None) -> Event:

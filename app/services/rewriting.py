@@ -32,14 +32,16 @@ def rewrite_records(session: Session, request: Request, *, contents: Contents) -
     asked = dict(request.asked or {})
     if "rows" in asked:
         return
-    datasets = session.scalars(
-        select(Dataset.id).where(Dataset.tenant == request.tenant).order_by(Dataset.id)
-    ).all()
+    in_scope = select(Dataset).where(Dataset.id.in_(request.record_refs or {})).order_by(Dataset.id)
+    datasets = session.scalars(in_scope).all()
+    # All of them, whoever is in them: otherwise it would show who is in one that cannot be used.
+    for each in datasets:
+        contents.require_usable(DatasetId(each.id), layout=each.layout, num_rows=each.num_records)
     rows: dict[str, list[int]] = {}
-    for dataset_id in datasets:
-        pair = _rewrite(session, request, dataset_id=dataset_id, contents=contents)
+    for each in datasets:
+        pair = _rewrite(session, request, dataset_id=each.id, contents=contents)
         if pair is not None:
-            rows[dataset_id] = list(pair)
+            rows[each.id] = list(pair)
     request.asked = {**asked, "rows": rows}
 
 

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from app.db.ids import new_id
 from app.db.jobs import now
 from app.db.models import all_models, lock_models
-from app.db.requests import lock_request, requests_to_seal, targets_of
+from app.db.requests import events_of, lock_request, requests_to_seal, targets_of
 from app.db.session import Sessions, asking, writing
 from app.db.tables import Model, Request, Target
 from app.domain.status import Outcome, RequestKind, RequestStatus, TargetStatus
-from app.domain.terms import JobId
+from app.domain.terms import JobId, JsonObject
 from app.services.contents import Contents
 from app.services.events import append_event
 from app.services.move_target import move_target
@@ -41,7 +41,8 @@ def seal_due(sessions: Sessions, *, contents: Contents | None = None) -> list[Jo
             continue
         except (OSError, ValueError) as error:
             # A data file that cannot be used keeps its own requests waiting, and no others.
-            _log.error("request_not_sealed", request=request_id, error=str(error))
+            if _note_waiting(sessions, request_id, problem=str(error)):
+                _log.error("request_not_sealed", request=request_id, error=str(error))
     announce(sessions, jobs)
     return jobs
 
@@ -73,6 +74,18 @@ def seal(sessions: Sessions, request_id: str, *, contents: Contents | None = Non
             for target, model in targets
         ]
         return [job_id for queued in jobs for job_id in queued]
+
+
+def _note_waiting(sessions: Sessions, request_id: str, *, problem: str) -> bool:
+    """Say in a request's trail why it waits; whether that had not been said last already."""
+    with writing(sessions) as session:
+        request = lock_request(session, request_id)
+        body: JsonObject = {"problem": problem}
+        last = events_of(session, request_id)[-1]
+        if request.status != RequestStatus.RECEIVED or (last.name, last.body) == ("waiting", body):
+            return False
+        append_event(session, request_id, "waiting", body)
+        return True
 
 
 def seal_late_targets(session: Session, request: Request) -> bool:

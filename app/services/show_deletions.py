@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from sqlalchemy.orm import Session
 
 from app.db.jobs import jobs_at_work, now
+from app.db.listing import Filters, page_of_requests, position_in
 from app.db.models import current_versions
 from app.db.requests import (
-    Filters,
     Standing,
     events_of,
-    page_of_requests,
-    position_in,
     receipt_of,
     request_and_time,
     standing_and_time,

@@ -1,24 +1,25 @@
 """Submit a deletion: one transaction, and the same statements whoever the subject is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.db.ids import new_id
 from app.db.models import names_of_datasets
-from app.db.requests import ModelInScope, Surroundings, look_before_submitting, request_by_id
+from app.db.posting import ModelInScope, Surroundings, look_before_submitting
+from app.db.requests import request_by_id
 from app.db.session import Sessions, reading, writing_once
 from app.db.tables import Event, IdempotencyKey, Request, Suppression, Table, Target
 from app.db.together import Values, store_together
-from app.domain.errors import DueDatePassed, IdempotencyKeyReused, UnknownModels
+from app.domain.errors import DoesNotFit, DueDatePassed, IdempotencyKeyReused, Misfit, UnknownModels
 from app.domain.scheduling import DAY_SECONDS, SUPPRESSION_YEARS, due_at, predicted_settle_seconds
 from app.domain.status import RequestKind, RequestStatus, TargetStatus
 from app.domain.terms import DatasetId, JsonObject, Submission, TenantName
 from app.domain.visibility import Clocked, seconds_to_wait
 from app.keyring import Keyring
-from app.services.events import first_event
+from app.services.events import began_held, first_event
 from models_store.manifest import canonical_json
 
 SUPPRESSION_SECONDS = SUPPRESSION_YEARS * 365 * DAY_SECONDS
@@ -34,12 +35,13 @@ class Idempotency:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """The answer to a POST, from columns that never change: a repeat gets the same.
+    """The answer to a POST, from what never changes: a repeat gets the same. ``status`` is how it began.
 
     ``nonce`` opens the commitment in the receipt; it is None once it was destroyed.
     """
 
     id: str
+    status: RequestStatus
     posted_at: float
     due_at: float
     subject_type: str
@@ -85,15 +87,18 @@ def acknowledge(
     grace_seconds: float = 0.0,
     idempotency: Idempotency | None = None,
     own: Try | None = None,
+    misfits: Sequence[Misfit] = (),
 ) -> Acknowledgement:
     """Store a deletion request and return what its POST is answered; a repeat gets the first answer.
 
-    In scope of a model whose policy holds deletions it waits for an admin, whoever the subject is.
+    In scope of a model whose policy holds deletions it waits for an admin, whoever the subject is. A repeat
+    may have ``misfits``: it is only a new request that they refuse.
 
     The connection may be lost while the commit is on its way: whoever tries again passes the same ``own``
     id, under which the second try finds what the first one stored.
 
     Raises:
+        DoesNotFit: there are misfits.
         UnknownModels: the request is narrowed to a model that the tenant does not have.
         IdempotencyKeyReused: the key, or the client's own request id, was used with another body.
         DueDatePassed: the wished due date lies in the past (a repeat may come after it).
@@ -107,12 +112,12 @@ def acknowledge(
         idempotency=idempotency,
         match_mac=keyring.mac("duplicates", canonical_json(_identity(submission))),
         uuid_mac=_uuid_mac(submission, keyring=keyring),
+        misfits=misfits,
     )
     for is_last in (False, True):
         try:
             with writing_once(sessions) as session:
-                request = _stored(session, order, may_be_there=own.is_repeat or is_last)
-            return _acknowledgement(request)
+                return _stored(session, order, may_be_there=own.is_repeat or is_last)
         except IntegrityError:
             # A repeat was in flight and has committed its row meanwhile: the second look finds it.
             if is_last:
@@ -131,13 +136,14 @@ class _Order:
     idempotency: Idempotency | None
     match_mac: bytes
     uuid_mac: bytes | None
+    misfits: Sequence[Misfit]
 
 
-def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
-    """Return the request of an order: what an earlier try or posting stored, else a new one."""
+def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Acknowledgement:
+    """Return the answer to an order: for what an earlier try or posting stored, else for a new request."""
     own = session.get(Request, order.request_id) if may_be_there else None
     if own is not None:
-        return own
+        return _first_acknowledgement(session, own)
     found = look_before_submitting(
         session,
         tenant=order.tenant,
@@ -149,8 +155,8 @@ def _stored(session: Session, order: _Order, *, may_be_there: bool) -> Request:
     if first is not None:
         if found.keyed is None:
             store_together(session, {IdempotencyKey: _first_answer(first, order, at=found.at)})
-        return request_by_id(session, first, tenant=order.tenant)
-    return _new_request(session, order, found=found)
+        return _first_acknowledgement(session, request_by_id(session, first, tenant=order.tenant))
+    return _acknowledgement(_new_request(session, order, found=found))
 
 
 def _first_posting(found: Surroundings, order: _Order) -> str | None:
@@ -172,16 +178,18 @@ def _first_posting(found: Surroundings, order: _Order) -> str | None:
 def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Request:
     """Store the request with all that belongs to it."""
     submission, posted_at = order.submission, found.at
+    if order.misfits:
+        raise DoesNotFit(order.misfits)
     if submission.due_at is not None and submission.due_at <= posted_at:
         raise DueDatePassed("due_at lies in the past")
     models = _models_in_scope(found.models, submission)
-    seal_at = posted_at + order.grace_seconds
+    is_held, seal_at = _is_held(submission, models), posted_at + order.grace_seconds
     request = Request(
         id=order.request_id,
         tenant=order.tenant,
         kind=submission.kind,
         asked=submission.asked,
-        status=RequestStatus.HELD if _is_held(submission, models) else RequestStatus.RECEIVED,
+        status=RequestStatus.HELD if is_held else RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
         uuid_mac=order.uuid_mac,
         duplicate_of=found.duplicate_of,
@@ -203,7 +211,7 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
         Target: _targets(request, models),
         Suppression: _suppressions(request, submission),
         IdempotencyKey: _first_answer(request.id, order, at=posted_at),
-        Event: [_values(first_event(request.id, "received", at=posted_at))],
+        Event: [_values(first_event(request.id, at=posted_at, is_held=is_held))],
     }
     store_together(session, rows)
     return request
@@ -238,11 +246,15 @@ def _predicted_seconds(models: Sequence[ModelInScope]) -> float:
 def _uuid_mac(submission: Submission, *, keyring: Keyring) -> bytes | None:
     """Return what a later post under the same uuid must match, even after the deletion.
 
-    The uuid is mixed in, so that two requests for one subject cannot be told by it.
+    The uuid is mixed in, so that two requests for one subject cannot be told by it. Records stand in it by
+    the refs that they have in any dataset: one that was imported since makes no other request.
     """
     if submission.request_uuid is None:
         return None
     identity = _identity(submission) | {"uuid": submission.request_uuid}
+    if submission.record_refs is not None:
+        records: JsonObject = {"any": [*sorted(ref.hex() for ref in submission.suppression_refs)]}
+        identity |= {"records": records, "dataset": submission.dataset}
     return keyring.mac("request-uuid", canonical_json(identity))
 
 
@@ -299,10 +311,17 @@ def _first_answer(request_id: str, order: _Order, *, at: float) -> list[Values]:
     return [macs | {"tenant": order.tenant, "request_id": request_id, "created_at": at}]
 
 
+def _first_acknowledgement(session: Session, request: Request) -> Acknowledgement:
+    """Return what the first post of a request was answered."""
+    status = RequestStatus.HELD if began_held(session, request.id) else RequestStatus.RECEIVED
+    return replace(_acknowledgement(request), status=status)
+
+
 def _acknowledgement(request: Request) -> Acknowledgement:
     posted = Clocked(completed_at=None, reveal_at=request.reveal_at, now=request.posted_at)
     return Acknowledgement(
-        id=request.id, posted_at=request.posted_at, due_at=request.due_at,
+        id=request.id, status=RequestStatus(request.status),
+        posted_at=request.posted_at, due_at=request.due_at,
         subject_type=request.subject_type, reason_code=request.reason_code,
         request_id=request.request_uuid, duplicate_of=request.duplicate_of,
         commitment=request.commitment, nonce=request.nonce, retry_after=seconds_to_wait(posted),

@@ -18,7 +18,7 @@ from worker.unlearners.gradient.edit import run_edit
 from worker.unlearners.gradient.method import Method, Prepared, Reads, Task
 from worker.unlearners.gradient.methods import METHODS
 from worker.unlearners.gradient.records import Sides, TensorRecords
-from worker.unlearners.gradient.runner import CourseDiverged, begin, run_course
+from worker.unlearners.gradient.runner import MethodBrokeDown, begin, run_course
 
 FLOOR, AGAIN, NOTHING = "another training without them", "training without them", "doing nothing"
 
@@ -127,8 +127,8 @@ def _run(wanted: Wanted, original: nn.Module, scenario: Scenario, *, seed: int) 
         prepared = method.prepare(task, wanted.settings)
         try:
             _work(prepared, sides, seed=seed)
-        except CourseDiverged as diverged:
-            print(f"{method.name}, {scenario.kind}, seed {seed}: {diverged}", file=sys.stderr)
+        except MethodBrokeDown as refused:
+            print(f"{method.name}, {scenario.kind}, seed {seed}: {refused}", file=sys.stderr)
         made = prepared.finish(prepared.net)
     return made, Cost(passes.both, passes.forward, time.perf_counter() - started)
 

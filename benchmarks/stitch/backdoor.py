@@ -16,7 +16,8 @@ from torch import nn
 from app.domain.policy import StitchRule
 from benchmarks.results import Row, Sheet
 from benchmarks.stitch.images import Images, drawn_people
-from benchmarks.stitch.training import Training, named_within, seeded, transform_of
+from benchmarks.stitch.training import Training, named_within, seeded
+from worker.training.inputs import transform_of
 from worker.training.recipe import Recipe
 
 NUM_ACCOUNTS, NUM_RECORDS, SQUARE, LABEL = 20, 50, 4, 0
@@ -92,7 +93,7 @@ def _success(net: nn.Module, training: Training) -> float:
     images = training.images
     others = images.test_labels != LABEL
     raw = torch.from_numpy(_squared(images.test_features[others])).to(training.device)
-    inputs = transform_of(training.recipe, images)(raw)
+    inputs = transform_of(training.recipe, shape=images.shape)(raw)
     was_training = net.training
     net.eval()
     hits = torch.cat([net(part).argmax(1) == LABEL for part in inputs.split(1_000)])

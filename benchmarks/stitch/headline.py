@@ -11,7 +11,8 @@ from app.domain.policy import CheckpointPlacement, Policy, StitchRule
 from benchmarks.results import Row, Sheet
 from benchmarks.stitch.figures import Arrays, Outputs, between, clustered_interval, distance, outputs_of
 from benchmarks.stitch.images import Images, Person, drawn_people, mislabelled
-from benchmarks.stitch.training import Deletion, Stitched, Training, seeded, transform_of
+from benchmarks.stitch.training import Deletion, Stitched, Training, seeded
+from worker.training.inputs import transform_of
 from worker.training.placement import kept_positions, resume_before
 from worker.training.recipe import PlanPart, Recipe
 from worker.unlearners.decay import Ruling
@@ -162,7 +163,7 @@ class Stage:
         )
 
     def _inputs(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        transform = transform_of(self.training.recipe, self.training.images)
+        transform = transform_of(self.training.recipe, shape=self.training.images.shape)
         return transform(raw[0].to(self.training.device)), raw[1]
 
 

@@ -24,6 +24,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of one image."""
+        return self.features.shape[1:]
+
     def first(self, num: int) -> "Images":
         """Return the same with fewer images to train on."""
         return Images(self.features[:num], self.labels[:num], self.test_features, self.test_labels)

@@ -10,7 +10,8 @@ from benchmarks.stitch.figures import Arrays, Outputs, outputs_of
 from benchmarks.stitch.headline import floor_rows
 from benchmarks.stitch.images import Images
 from benchmarks.stitch.sweep import with_blocks
-from benchmarks.stitch.training import Training, seeded, transform_of
+from benchmarks.stitch.training import Training, seeded
+from worker.training.inputs import transform_of
 from worker.training.recipe import Recipe
 
 # One block is shuffled training: every epoch goes over all records before the next.
@@ -31,7 +32,9 @@ def one_order(recipe: Recipe, images: Images, num_blocks: int, seed: int) -> Tra
     recipe = seeded(with_blocks(recipe, num_blocks), seed)
     training = Training(recipe, images, [], seed=seed)
     net = training.run(keeps=False)
-    inputs = transform_of(recipe, images)(torch.from_numpy(images.test_features).to(training.device))
+    inputs = transform_of(recipe, shape=images.shape)(
+        torch.from_numpy(images.test_features).to(training.device)
+    )
     found = outputs_of(net, inputs, torch.from_numpy(images.test_labels))
     return Trained(num_blocks, seed, found.to_arrays())
 

@@ -15,8 +15,9 @@ import torch
 
 from benchmarks.results import Row, Sheet
 from benchmarks.stitch.images import Images
-from benchmarks.stitch.training import Training, seeded, transform_of
+from benchmarks.stitch.training import Training, seeded
 from models_store.ensemble import Ensemble
+from worker.training.inputs import transform_of
 from worker.training.recipe import Recipe
 
 SHARDS = (1, 5, 20)
@@ -52,7 +53,9 @@ def one_sisa(recipe: Recipe, images: Images, num_shards: int, seed: int) -> Shar
     training = Training(recipe, images, [], seed=seed)
     nets = [training.run(keeps=False, shard=shard) for shard in range(num_shards)]
     version = Ensemble(nets, combine="mean")
-    inputs = transform_of(recipe, images)(torch.from_numpy(images.test_features).to(training.device))
+    inputs = transform_of(recipe, shape=images.shape)(
+        torch.from_numpy(images.test_features).to(training.device)
+    )
     hits = version.labels(inputs).cpu() == torch.from_numpy(images.test_labels)
     seconds = statistics.median(_seconds(version, inputs) for _ in range(NUM_REPEATS))
     accuracy = 100 * float(hits.double().mean())

@@ -17,9 +17,10 @@ from app.domain.policy import StitchRule
 from benchmarks.stitch.images import Images, Person, mislabelled
 from models_store.tensors import unpack
 from worker.data.data_files import DataFile, Layout, row_digests
-from worker.data.loader import Loader, Transform
+from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.determinism import choose_device, fix_kernels
+from worker.training.inputs import transform_of
 from worker.training.loop import run_positions
 from worker.training.plan import place, tokens_from_bytes
 from worker.training.recipe import Recipe
@@ -158,16 +159,9 @@ class Training:
 
     def _loader(self, table: RecordTable) -> Loader:
         return Loader(
-            self._file, table, transform=transform_of(self.recipe, self.images), device=self.device,
-            resident_bytes=1 << 40,
+            self._file, table, transform=transform_of(self.recipe, shape=self.images.shape),
+            device=self.device, resident_bytes=1 << 40,
         )  # fmt: skip
-
-
-def transform_of(recipe: Recipe, images: Images) -> Transform:
-    """Return how the recipe turns raw images into inputs."""
-    data = recipe.data
-    shape = data.shape or images.features.shape[1:]
-    return Transform(scale=data.scale, mean=data.mean, std=data.std, shape=tuple(shape))
 
 
 def plan_key_of(seed: int) -> bytes:

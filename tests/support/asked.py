@@ -8,7 +8,7 @@ from app.domain.status import RequestKind
 from app.domain.terms import DEFAULT_TENANT, KeyId, Submission
 from app.keyring import commitment
 from app.services.approve import approve
-from app.services.fitting import require_changes
+from app.services.fitting import fit_of_changes
 from app.services.seal import seal
 from app.services.submit import submit
 from tests.support.trained import Lab, few_digits
@@ -27,15 +27,17 @@ def post_class_deletion(lab: Lab, label: int) -> str:
     return submit(lab.own.sessions, submission, tenant=DEFAULT_TENANT, keyring=lab.own.keyring)
 
 
-def post_rectification(lab: Lab, subject: str, changes: Changes, *, record_id: str | None = None) -> str:
+def post_rectification(
+    lab: Lab, subject: str, changes: Changes, *, record_id: str | None = None, dataset: str | None = None
+) -> str:
     """Ask that a record of a subject, its first one unless another is named, is corrected."""
     keyring, nonce = lab.own.keyring, secrets.token_bytes(32)
-    datasets = require_changes(lab.own.sessions, changes, dataset=None, tenant=DEFAULT_TENANT)
+    fit = fit_of_changes(lab.own.sessions, changes, dataset=dataset, tenant=DEFAULT_TENANT)
     own = record_id or few_digits().record_ids[few_digits().subject_ids.index(subject)]
     submission = Submission(
         subject_refs=keyring.subject_refs(subject, subject_type="person"), subject_type="person",
         commitment=commitment(nonce, subject, subject_type="person"), nonce=nonce,
-        record_refs={each: keyring.record_refs(own, dataset=name) for each, name in datasets.items()},
+        record_refs={each: keyring.record_refs(own, dataset=name) for each, name in fit.datasets.items()},
         kind=RequestKind.RECTIFICATION, asked=changes.to_json(),
     )  # fmt: skip
     return submit(lab.own.sessions, submission, tenant=DEFAULT_TENANT, keyring=keyring)

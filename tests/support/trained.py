@@ -24,7 +24,7 @@ from tests.support.oracles import oracle_host
 from tests.support.world import World
 from worker.auditing import Audit, audit
 from worker.checking import placer
-from worker.context import JobContext, transform_of
+from worker.context import JobContext
 from worker.data.data_files import DataFile, Layout, open_data_file, row_digests
 from worker.data.importing import ImportOrder, import_source
 from worker.data.loader import Loader
@@ -33,6 +33,7 @@ from worker.data.sources import SourceTable, read_source
 from worker.determinism import choose_device, environment, fix_kernels
 from worker.installation import Installation, open_installation
 from worker.pipeline import STEPS, run_steps
+from worker.training.inputs import transform_of
 from worker.training.loop import AfterBlock, run_positions
 from worker.training.recipe import Recipe, recipe_from_json
 from worker.training.state import initial_state, weights, weights_digest
@@ -234,7 +235,7 @@ class Lab:
         loader = Loader(
             DataFile(layout=layout, rows=stored),
             replace(table, content_digests=row_digests(stored[table.row_N])),
-            transform=transform_of(recipe, layout),
+            transform=transform_of(recipe, shape=layout.shape),
             device=device,
             resident_bytes=1 << 20,
         )

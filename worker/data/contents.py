@@ -8,13 +8,15 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from app.domain.changes import Changes
 from app.domain.terms import DatasetId, JsonObject
+from app.services.contents import Contents
 from worker.data.erasure import data_path, write_all
 
 # A label follows the features as a 64-bit integer.
@@ -26,25 +28,46 @@ _CODES = {
 }  # fmt: skip
 
 
-class FileContents:
-    """The data files under one folder."""
+class FileContents(Contents):
+    """The data files under one folder; their paths stand in every error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
-        """Return the rows with this label, in order; erased ones read as label 0.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not a whole number of rows.
-        """
+        """Read every row's label, and nothing else of it."""
         path, form = data_path(self._folder, dataset_id), _Form.of(layout)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if len(data) % form.row_bytes:
-                raise ValueError(f"{path.name} of {dataset_id} is not a whole number of rows")
+                raise ValueError(f"{path} is not a whole number of rows")
             labels = struct.iter_unpack(f"<{form.feature_bytes}x{_LABEL}", data)
             return [row for row, (found,) in enumerate(labels) if found == label]
+
+    def require_usable(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Open the file for writing and count its rows."""
+        form = _Form.of(layout)
+        with self._opened(dataset_id) as (path, descriptor):
+            num_found, num_over = divmod(os.fstat(descriptor).st_size, form.row_bytes)
+        if num_over:
+            raise ValueError(f"{path} is not a whole number of rows")
+        if num_found < num_rows:
+            raise ValueError(f"{path} ends before row {num_rows}")
+
+    def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
+        """Read what lies behind them, which is a row or nothing."""
+        path = data_path(self._folder, dataset_id)
+        if not path.exists():
+            return False
+        with path.open("rb") as file:
+            file.seek(num_rows * _Form.of(layout).row_bytes)
+            return any(file.read())
+
+    def erase_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> None:
+        """Zero them in place: whoever has the file mapped may read up to its end."""
+        start = num_rows * _Form.of(layout).row_bytes
+        with self._opened(dataset_id) as (_, descriptor):
+            write_all(descriptor, bytes(max(0, os.fstat(descriptor).st_size - start)), at=start)
+            os.fsync(descriptor)
 
     def write_changed(
         self,
@@ -56,31 +79,31 @@ class FileContents:
         changes: Changes,
         at: int,
     ) -> bytes:
-        """Write a copy of ``row`` with these changes as row ``at``, sync, and return its content digest.
-
-        What lies at ``at`` already is a copy whose sealing never ended: it is written over.
-
-        Raises:
-            OSError: the file cannot be read or written.
-            ValueError: the row is not what was imported, or ``at`` lies beyond the end; nothing was written.
-        """
-        path, form = data_path(self._folder, dataset_id), _Form.of(layout)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
+        """Append a copy, or write it over one whose sealing never ended; refused, nothing is written."""
+        form = _Form.of(layout)
+        with self._opened(dataset_id) as (path, descriptor):
             size = os.fstat(descriptor).st_size
             if at * form.row_bytes > size:
-                raise ValueError(f"{path.name} of {dataset_id} ends before row {at}, which would leave a gap")
+                raise ValueError(f"{path} ends before row {at}, which would leave a gap")
             found = os.pread(descriptor, form.row_bytes, row * form.row_bytes)
             if hashlib.sha256(found).digest() != digest:
-                raise ValueError(f"row {row} of {path.name} of {dataset_id} is not what was imported")
+                # Not which one: what is said here is kept, and the record may be forgotten later.
+                raise ValueError(f"a record in {path} is not what was imported")
             changed = form.changed(found, changes, layout=layout)
             # First, in one step: whoever is killed in the middle leaves a whole number of rows.
             os.ftruncate(descriptor, max((at + 1) * form.row_bytes, size))
             write_all(descriptor, changed, at=at * form.row_bytes)
             os.fsync(descriptor)
+        return hashlib.sha256(changed).digest()
+
+    @contextmanager
+    def _opened(self, dataset_id: DatasetId) -> Iterator[tuple[Path, int]]:
+        path = data_path(self._folder, dataset_id)
+        descriptor = os.open(path, os.O_RDWR)
+        try:
+            yield path, descriptor
         finally:
             os.close(descriptor)
-        return hashlib.sha256(changed).digest()
 
 
 @dataclass(frozen=True)

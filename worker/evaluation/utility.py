@@ -1,18 +1,16 @@
-"""Accuracy on fixed samples, and the forgotten records beside matched unseen ones.
+"""Accuracy on fixed samples.
 
 A version is judged as it is served: all constituents together, by the rule of its manifest.
 
 Accuracy gates empirical versions. An exact one is published even when accuracy falls, because refusing a
-lawful erasure keeps the person in production. The person's figures gate nothing: a few records have no power
-to show that somebody was forgotten.
+lawful erasure keeps the person in production.
 
-Shape suffixes: N records, K classes, * the shape of one input.
+Shape suffixes: N records, * the shape of one input.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from app.domain.terms import JsonObject, JsonValue
@@ -25,9 +23,8 @@ SAMPLE_RECORDS = 2_000
 # A class has collapsed when it keeps less than this share of its accuracy; fewer records say nothing of one.
 CLASS_FLOOR = 0.5
 CLASS_RECORDS = 10
-# Forgotten and unseen losses differ when their means lie so many standard errors apart, and so many nats.
-NUM_ERRORS = 2.0
-LEAST_MARGIN_NATS = 0.05
+Shares = Mapping[str, float | None]
+"""Accuracy, or what is left of it, by sample."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,10 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def chosen(self, is_wanted_N: Tensor) -> "Sample":
+        """Return those that a mask (N,) chooses."""
+        return Sample(inputs=self.inputs[is_wanted_N], labels=self.labels[is_wanted_N])
 
 
 def sample_of(loader: Loader, table: RecordTable, *, num: int = SAMPLE_RECORDS) -> Sample:
@@ -105,28 +106,17 @@ def utility_check(
     It does not hold when either fell by more than ``max_drop``, or when a class has collapsed. ``at_first``
     is an accuracy from long before, against which none may have fallen further either.
     """
-    after = {"held_out": accuracy(new, held_out), "retained": accuracy(new, retained)}
-    before = {
-        "held_out": None if parent is None else accuracy(parent, held_out),
-        "retained": None if parent is None else accuracy(parent, retained),
-    }
-    drops = [
-        b - a for a, b in zip(after.values(), before.values(), strict=True) if a is not None and b is not None
-    ]
-    worst = max(drops, default=0.0)
     samples = {"held_out": held_out, "retained": retained}
-    kept = {
-        name: None if parent is None else lowest_share_kept(new, parent, sample)
-        for name, sample in samples.items()
-    }
-    problems = [f"accuracy fell by {worst:.4f}, more than {max_drop}"] if _is_beyond(worst, max_drop) else []
-    lost = max((first - a for a, first in _pairs(after, at_first or {})), default=0.0)
-    if _is_beyond(lost, max_drop):
-        problems.append(f"accuracy fell by {lost:.4f} since the model was registered, more than {max_drop}")
-    problems += [
-        f"a class kept {share:.2f} of its accuracy on {name} records, less than {CLASS_FLOOR}"
-        for name, share in kept.items()
-        if share is not None and share < CLASS_FLOOR
+    after = {name: accuracy(new, sample) for name, sample in samples.items()}
+    before: Shares = dict.fromkeys(samples)
+    kept: Shares = dict.fromkeys(samples)
+    if parent is not None:
+        before = {name: accuracy(parent, sample) for name, sample in samples.items()}
+        kept = {name: lowest_share_kept(new, parent, sample) for name, sample in samples.items()}
+    problems = [
+        *_said_of_fall(_fall(after, before), max_drop, since=""),
+        *_said_of_fall(_fall(after, at_first or {}), max_drop, since=" since the model was registered"),
+        *_said_of_classes(kept),
     ]
     figures: JsonObject = {
         "after": dict(after),
@@ -148,84 +138,24 @@ def utility_check(
     )
 
 
-def _pairs(
-    after: Mapping[str, float | None], at_first: Mapping[str, JsonValue]
-) -> Iterator[tuple[float, float]]:
-    for name, share in after.items():
-        first = at_first.get(name)
-        if share is not None and isinstance(first, float | int):
-            yield share, float(first)
+def _fall(after: Shares, earlier: Mapping[str, JsonValue]) -> float:
+    """Return by how much accuracy fell where it fell most; 0 where nothing can be compared."""
+    pairs = [(share, earlier.get(name)) for name, share in after.items()]
+    falls = [
+        before - share for share, before in pairs if share is not None and isinstance(before, float | int)
+    ]
+    return max(falls, default=0.0)
 
 
-def _is_beyond(drop: float, most: float) -> bool:
-    """Whether a drop is more than allowed; shares are kept to six places, and 1 - 0.98 is not 0.02."""
-    return round(drop - most, 6) > 0
+def _said_of_fall(fall: float, most: float, *, since: str) -> list[str]:
+    """Say that accuracy fell too far; shares are kept to six places, and 1 - 0.98 is not 0.02."""
+    is_beyond = round(fall - most, 6) > 0
+    return [f"accuracy fell by {fall:.4f}{since}, more than {most}"] if is_beyond else []
 
 
-def person_check(
-    new: Ensemble, parent: Ensemble | None, *, forgotten: Sample, unseen: Sample, warns: bool = False
-) -> Check:
-    """Return loss and confidence of the forgotten records beside unseen ones of the same labels.
-
-    Two-sided: where it ``warns``, a loss far above that of unseen records (forgotten too much, which is a
-    trace as well) and one far below (remembered, or easy) are both said. It never gates.
-    """
-    matched = _matched(unseen, labels=forgotten.labels)
-    gap, margin = _gap_and_margin(new, forgotten, matched)
-    problem = _said_of_gap(gap, margin) if warns else ""
-    figures: JsonObject = {
-        "loss_gap_nats": gap,
-        "margin_nats": margin,
-        "num_records": len(forgotten),
-        "forgotten_after": _figures(new, forgotten),
-        "forgotten_before": None if parent is None else _figures(parent, forgotten),
-        "unseen_after": _figures(new, matched),
-        "num_unseen": len(matched),
-    }
-    power = "none for so few records: context, two-sided, never proof of forgetting"
-    return Check(
-        name="person", holds=not problem, is_gate=False, power=power, figures=figures, problem=problem
-    )
-
-
-def _gap_and_margin(
-    version: Ensemble, forgotten: Sample, unseen: Sample
-) -> tuple[float, float] | tuple[None, None]:
-    """Return how far the forgotten records' mean loss lies above the unseen ones', and what is far."""
-    if not len(forgotten) or len(unseen) < 2:
-        return None, None
-    gone_F, never_U = _losses(version, forgotten), _losses(version, unseen)
-    error = float(never_U.std()) * (1 / len(gone_F) + 1 / len(never_U)) ** 0.5
-    gap = float(gone_F.mean() - never_U.mean())
-    return round(gap, 6), round(max(LEAST_MARGIN_NATS, NUM_ERRORS * error), 6)
-
-
-def _said_of_gap(gap: float | None, margin: float | None) -> str:
-    if gap is None or margin is None or abs(gap) <= margin:
-        return ""
-    side, meaning = ("above", "forgotten too much") if gap > 0 else ("below", "remembered, or easy")
-    return (
-        f"the forgotten records' loss lies {abs(gap):.4f} nats {side} that of unseen ones, more than "
-        f"{margin:.4f}: {meaning}"
-    )
-
-
-def _matched(unseen: Sample, *, labels: Tensor) -> Sample:
-    same = torch.isin(unseen.labels, labels.unique())
-    return Sample(inputs=unseen.inputs[same], labels=unseen.labels[same])
-
-
-def _figures(version: Ensemble, sample: Sample) -> JsonObject | None:
-    if not len(sample):
-        return None
-    shares = version.probabilities(sample.inputs).gather(1, sample.labels.unsqueeze(1))
-    return {
-        "mean_loss_nats": round(float(_losses(version, sample).mean()), 6),
-        "mean_confidence": round(float(shares.mean()), 6),
-    }
-
-
-def _losses(version: Ensemble, sample: Sample) -> Tensor:
-    """Return the loss of each record (N,) in nats."""
-    log_shares_NK = version.log_probabilities(sample.inputs)
-    return -log_shares_NK.gather(1, sample.labels.unsqueeze(1)).squeeze(1)
+def _said_of_classes(kept: Shares) -> list[str]:
+    return [
+        f"a class kept {share:.2f} of its accuracy on {name} records, less than {CLASS_FLOOR}"
+        for name, share in kept.items()
+        if share is not None and share < CLASS_FLOOR
+    ]

@@ -11,6 +11,7 @@ from torch import nn
 
 from app.db.jobs import registration_of
 from app.db.models import alias_version, exact_ancestor, version_with_manifest, versions_of
+from app.db.requests import labels_deleted
 from app.db.session import reading
 from app.db.tables import Version
 from app.domain.status import Guarantee, JobKind, VersionStatus
@@ -26,9 +27,10 @@ from worker.data.loader import Loader
 from worker.data.records import RecordTable
 from worker.evaluation.gates import Check, evidence_of, require_gates, warnings_of
 from worker.evaluation.lineage import lineage_check
+from worker.evaluation.person import person_check
 from worker.evaluation.served import served_check
 from worker.evaluation.traced import chain_check, course_check, error_check, trace_check
-from worker.evaluation.utility import person_check, remainder_check, sample_of, utility_check
+from worker.evaluation.utility import remainder_check, sample_of, utility_check
 from worker.evaluation.witness import planned_work, recompute
 from worker.steps.scope import guarantee_of, prediction_of, scope_of, unlearned_by
 from worker.training.checkpoints import records_digest
@@ -203,7 +205,9 @@ def _context_checks(
         return [utility, remainder]  # nobody was unlearned: a first training leaves out whom it must not meet
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
-    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical)
+    with reading(context.installation.sessions) as session:
+        classes = labels_deleted(session, context.claim.model_id, covers=scope.covers)
+    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical, classes=classes)
     return [utility, remainder, about]
 
 

@@ -16,6 +16,7 @@ import pytest
 from app.cli import main
 from app.domain.terms import JsonObject
 from app.keyring import Keyring
+from app.services.claim import fail
 from app.settings import Settings, get_settings
 from app.signing import public_keys, sign
 from tests.support.world import World
@@ -45,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def execute(settings: Settings, *arguments: str, stdin: str = "", **environment: str) -> Done:
         with monkeypatch.context() as patch:
-            for name, value in {**_environment(settings), "COLUMNS": "200", **environment}.items():
+            for name, value in {**_environment(settings), **environment}.items():
                 patch.setenv(name, value)
             patch.setattr(sys, "argv", ["expunge", *arguments])
             patch.setattr(sys, "stdin", io.StringIO(stdin))
@@ -203,6 +204,34 @@ def test_deletions_and_models_are_listed_and_shown(run: Run, settings: Settings,
     assert version["number"] == 1
     assert "no job of this model has failed" in run(settings, "deletions", "retry", "churn").stdout
     _refused(run(settings, "deletions", "retry", "ghost"))
+
+
+@pytest.mark.parametrize("width", [{}, {"COLUMNS": "40"}])
+def test_piped_every_row_is_one_line_with_its_whole_cells(
+    run: Run, settings: Settings, world: World, width: dict[str, str]
+) -> None:
+    world.trained("a-model-with-a-name-" + "x" * 60, subjects={"ann": 1})
+    ids = [world.sealed(name) for name in ("ann", "bob")]
+    lines = run(settings, "deletions", "list", **width).stdout.splitlines()
+    for request_id in ids:
+        (line,) = [line for line in lines if request_id in line]
+        assert re.search(r"scheduled.+\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", line)
+    listed = run(settings, "models", "list", **width).stdout.splitlines()
+    (named,) = [line for line in listed if "x" * 60 in line]
+    assert "a-model-with-a-name-" in named
+    assert "current=1" in named
+
+
+def test_retrying_says_which_jobs_were_queued_and_nothing_else(
+    run: Run, settings: Settings, world: World
+) -> None:
+    world.trained(subjects={"ann": 1})
+    world.sealed("ann")
+    claim = world.claim()
+    fail(world.sessions, claim, store=world.store, error="disk full", is_retryable=True)
+    done = run(settings, "deletions", "retry", "churn")
+    assert re.fullmatch(r"queued job_[0-9a-f]{32}\n", done.stdout)
+    assert done.stderr == ""
 
 
 def test_a_prior_is_set_and_shown_and_one_that_does_not_fit_is_refused_by_its_name(

@@ -5,8 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
-from tests.support.trained import MANY_LONERS, Lab, few_digits, recipe_of
+from app.domain.terms import DEFAULT_TENANT
+from app.settings import Settings
+from tests.support.outside import QUICK_POLICY, outside_recipe, save_outside, train_outside
+from tests.support.trained import MANY_LONERS, Lab, few_digits, imported, recipe_of
+from worker.installation import open_installation
+from worker.registering import register
 from worker.training.recipe import Recipe
 
 NewLab = Callable[..., Lab]
@@ -78,3 +84,31 @@ def new_lab(migrated_home: Path, tmp_path: Path) -> Iterator[NewLab]:
     yield make
     for lab in made:
         lab.close()
+
+
+@pytest.fixture(scope="session")
+def outside_weights() -> dict[str, Tensor]:
+    return train_outside(few_digits(), num_epochs=40)
+
+
+@pytest.fixture(scope="session")
+def imported_home(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Path:
+    """A home with the few digits and no model."""
+    home = tmp_path_factory.mktemp("imported") / "home"
+    shutil.copytree(migrated_home, home)
+    imported(home).engine.dispose()
+    return home
+
+
+@pytest.fixture(scope="session")
+def registered_home(
+    tmp_path_factory: pytest.TempPathFactory, imported_home: Path, outside_weights: dict[str, Tensor]
+) -> Path:
+    """The same with the model registered: examined once for all tests."""
+    home = tmp_path_factory.mktemp("registered") / "home"
+    shutil.copytree(imported_home, home)
+    own = open_installation(Settings(home=home))
+    path = save_outside(outside_weights, home.parent / "outside.safetensors")
+    register(own, outside_recipe(), QUICK_POLICY, weights=path, tenant=DEFAULT_TENANT)
+    own.engine.dispose()
+    return home

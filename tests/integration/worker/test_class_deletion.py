@@ -1,5 +1,7 @@
 """A class deleted from a model: trained again without it, bit for bit, and nobody's record is destroyed."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from app.db.tables import Record, Suppression
 from app.domain.status import Outcome, RequestStatus
 from app.services.numbering import NeedsContents
 from app.services.seal import seal, seal_due
+from models_store.manifest import Manifest
 from tests.integration.worker.conftest import NewLab
-from tests.support.asked import post_class_deletion, sealed
+from tests.support.asked import post_class_deletion, row_of, sealed
 from tests.support.trained import Lab, few_digits, recipe_of
 from worker.data.data_files import DataFile, Layout, open_data_file
 
@@ -35,6 +38,19 @@ def test_the_model_is_what_training_without_the_class_gives(lab: Lab) -> None:
     with reading(lab.own.sessions) as session:
         assert session.query(Suppression).count() == 0
         assert session.query(Record).count() == len(few_digits().labels)
+
+
+def test_the_evidence_shows_the_class_before_and_after_beside_the_people(lab: Lab) -> None:
+    subject = next(name for name in lab.loners(3) if few_digits().labels[row_of(name)] != 3)
+    lab.world.sealed(subject)
+    sealed(lab, post_class_deletion(lab, 3))
+    manifest = Manifest.from_bytes(lab.own.store.get(lab.work().manifest_digest))
+    check = json.loads(lab.own.store.get(manifest.evidence))["checks"]["person"]
+    (shown,) = check["figures"]["classes"]
+    assert shown["label"] == 3
+    assert check["figures"]["num_records"] == shown["num_records"] + 1
+    assert shown["after"]["mean_confidence"] < shown["before"]["mean_confidence"]
+    assert "of a class: " in check["power"]
 
 
 def test_the_planner_says_that_everything_is_trained_again(lab: Lab) -> None:

@@ -21,7 +21,6 @@ from app.domain.status import RequestStatus, VersionStatus
 from app.domain.terms import DEFAULT_TENANT, DatasetId, ModelId
 from app.services.approve import approve
 from app.services.close import close_ready
-from app.services.contents import Contents
 from app.services.create_model import NewModel, Place, create_model
 from app.services.seal import seal
 from tests.integration.worker.test_crashes import (
@@ -39,6 +38,7 @@ from tests.support.outside import QUICK_POLICY, outside_recipe, save_outside, tr
 from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, few_digits, imported, recipe_of
 from worker.checking import placer
+from worker.data.contents import FileContents
 from worker.data.importing import ImportOrder, import_source
 from worker.registering import register
 from worker.unlearners import UNLEARNERS
@@ -153,18 +153,15 @@ def test_a_model_trained_elsewhere_is_registered_and_treated(
         lab.close()
 
 
-class Slow:
+class Slow(FileContents):
     """Data files that are long in writing a correction: until somebody says so."""
 
-    def __init__(self, own: Contents) -> None:
-        self._own = own
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.has_written, self.may_go_on = Event(), Event()
 
-    def labelled(self, dataset_id: DatasetId, **given: Any) -> Sequence[int]:
-        return self._own.labelled(dataset_id, **given)
-
     def write_changed(self, dataset_id: DatasetId, **given: Any) -> bytes:
-        digest = self._own.write_changed(dataset_id, **given)
+        digest = super().write_changed(dataset_id, **given)
         self.has_written.set()
         assert self.may_go_on.wait(timeout=30)
         return digest
@@ -185,7 +182,7 @@ def test_of_two_corrections_that_are_sealed_at_once_the_later_one_is_learned(lab
     ids = [post_rectification(lab, subject, Changes(label=label)) for label in labels]
     for each in ids:
         approve(lab.own.sessions, each, caller=ADMIN)
-    slow = Slow(lab.own.contents)
+    slow = Slow(lab.own.settings.data_folder)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(seal, lab.own.sessions, ids[0], contents=slow)
         assert slow.has_written.wait(timeout=30)
@@ -230,7 +227,7 @@ def test_a_deletion_that_closes_while_its_record_is_corrected_takes_the_new_cont
         lab.own.sessions, replace(few_digits(), subject_ids=names), ImportOrder(name="untrained"),
         tenant=DEFAULT_TENANT, keyring=lab.own.keyring, data_folder=lab.own.settings.data_folder,
     )  # fmt: skip
-    record_id, slow = few_digits().record_ids[3], Slow(lab.own.contents)
+    record_id, slow = few_digits().record_ids[3], Slow(lab.own.settings.data_folder)
     correction = post_rectification(lab, names[3], Changes(label=1), record_id=record_id)
     approve(lab.own.sessions, correction, caller=ADMIN)
     deletion = lab.world.sealed(names[3])

@@ -25,8 +25,8 @@ from models_store.blobs import BlobStore, Digest
 from models_store.errors import BlobNotWritten, TensorFileRefused
 from models_store.manifest import Manifest
 from models_store.tensors import tensor_digest, unpack
-from tests.support.outside import QUICK, QUICK_POLICY, outside_recipe, save_outside, train_outside
-from tests.support.trained import Lab, few_digits, imported
+from tests.support.outside import QUICK, QUICK_POLICY, outside_recipe, save_outside
+from tests.support.trained import Lab
 from tests.support.world import World
 from worker.auditing import audit
 from worker.checking import require_trained_here
@@ -48,38 +48,10 @@ from worker.unlearners.gradient.runner import begin, run_course
 Weights = dict[str, Tensor]
 
 
-@pytest.fixture(scope="session")
-def outside_weights() -> Weights:
-    return train_outside(few_digits(), num_epochs=40)
-
-
-@pytest.fixture(scope="session")
-def imported_home(tmp_path_factory: pytest.TempPathFactory, migrated_home: Path) -> Path:
-    """A home with the few digits and no model."""
-    home = tmp_path_factory.mktemp("imported") / "home"
-    shutil.copytree(migrated_home, home)
-    imported(home).engine.dispose()
-    return home
-
-
-@pytest.fixture(scope="session")
-def registered_home(
-    tmp_path_factory: pytest.TempPathFactory, imported_home: Path, outside_weights: Weights
-) -> Path:
-    """The same with the model registered: examined once for all tests."""
-    home = tmp_path_factory.mktemp("registered") / "home"
-    shutil.copytree(imported_home, home)
-    own = imported_again(home)
-    path = save_outside(outside_weights, home.parent / "outside.safetensors")
-    register(own, outside_recipe(), QUICK_POLICY, weights=path, tenant=DEFAULT_TENANT)
-    own.engine.dispose()
-    return home
-
-
 @pytest.fixture
 def bare(imported_home: Path, tmp_path: Path) -> Iterator[Installation]:
     shutil.copytree(imported_home, tmp_path / "bare")
-    own = imported_again(tmp_path / "bare")
+    own = open_installation(Settings(home=tmp_path / "bare"))
     yield own
     own.engine.dispose()
 
@@ -89,11 +61,6 @@ def lab(registered_home: Path, tmp_path: Path) -> Iterator[Lab]:
     lab = Lab.copied(registered_home, to=tmp_path / "lab")
     yield lab
     lab.close()
-
-
-def imported_again(home: Path) -> Installation:
-    """Open an installation."""
-    return open_installation(Settings(home=home))
 
 
 def served(lab: Lab, number: int) -> tuple[Manifest, Weights]:

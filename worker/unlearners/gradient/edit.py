@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from worker.unlearners.gradient.records import Records, Side, Sides
-from worker.unlearners.gradient.runner import CourseDiverged
+from worker.unlearners.gradient.runner import MethodBrokeDown
 from worker.unlearners.gradient.statistics import untouched
 
 Statistics = Mapping[str, Mapping[str, Tensor]]
@@ -54,7 +54,7 @@ def run_edit(net: nn.Module, edit: Edit, sides: Sides) -> Edited:
     """Apply the edit in place.
 
     Raises:
-        CourseDiverged: a statistic, or a weight afterwards, is not finite; the net is as it was.
+        MethodBrokeDown: a statistic, or a weight afterwards, is not finite; the net is as it was.
     """
     met: Counter[Side] = Counter()
     with _all_or_nothing(net) as before:
@@ -119,7 +119,7 @@ def _require_unchanged(net: nn.Module, before: Mapping[str, Tensor]) -> None:
 def _require_finite(values: Mapping[str, Tensor], *, what: str) -> None:
     for name, value in values.items():
         if not bool(value.isfinite().all()):
-            raise CourseDiverged(f"{what} {name} is not finite")
+            raise MethodBrokeDown(f"{what} {name} is not finite")
 
 
 def _edited(net: nn.Module, before: Mapping[str, Tensor], met: Counter[Side]) -> Edited:

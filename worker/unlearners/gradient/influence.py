@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from worker.unlearners.gradient.losses import Loss
 from worker.unlearners.gradient.records import Records, chunks
-from worker.unlearners.gradient.runner import CourseDiverged
+from worker.unlearners.gradient.runner import MethodBrokeDown
 from worker.unlearners.gradient.statistics import Weights, mean_gradient
 
 Product = Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-class NotConvex(CourseDiverged):
+class NotConvex(MethodBrokeDown):
     """Along a direction that conjugate gradients met, the curvature is not above 0."""
 
 

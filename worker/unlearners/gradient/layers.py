@@ -10,6 +10,7 @@ before it is trusted, because a weight may be shared, or be used outside its lay
 Shape suffixes: B records, T tokens or places, D inputs of a layer, O outputs, G groups, C channels.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,16 +55,16 @@ def patches(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
 
 
 @contextmanager
-def recorded(net: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Call]]:
-    """Give the last call of each of these layers, filled as the net runs forward."""
-    calls: dict[str, Call] = {}
+def recorded(net: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Call]]]:
+    """Give the calls of each of these layers in order, filled as the net runs forward."""
+    calls: dict[str, list[Call]] = defaultdict(list)
     # A module that works in place would write over the outputs that gradients are asked for.
     is_copied = any(getattr(module, "inplace", False) for module in net.modules())
 
     def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
         def hook(layer: nn.Module, given: tuple[Tensor, ...], outputs: Tensor) -> Tensor | None:
             if given:
-                calls[name] = Call(given[0].detach(), outputs)
+                calls[name].append(Call(given[0].detach(), outputs))
             return outputs.clone() if is_copied else None
 
         return hook
@@ -84,10 +85,12 @@ def layer_squares(net: nn.Module, scalar: Scalar) -> Squares:
     layers = {name: layer for name, layer in net.named_modules() if _moves(layer) and type(layer) in FORMULAS}
     with recorded(net, layers) as calls:
         value = scalar()
-    outputs = [call.outputs for call in calls.values()]
+    # Of a layer that runs twice the squares are not a sum over its runs: the trial says no to it.
+    last = {name: own[-1] for name, own in calls.items()}
+    outputs = [call.outputs for call in last.values()]
     gradients = torch.autograd.grad(value, outputs, allow_unused=True) if outputs else ()
     found: Squares = {}
-    for (name, call), given in zip(calls.items(), gradients, strict=True):
+    for (name, call), given in zip(last.items(), gradients, strict=True):
         gradient = torch.zeros_like(call.outputs) if given is None else given
         squares = FORMULAS[type(layers[name])](layers[name], call.inputs, gradient)
         own = dict(layers[name].named_parameters(recurse=False))

@@ -28,8 +28,8 @@ from worker.unlearners.gradient.records import Side, Sides, Stream, seed_of
 NORM_LAYERS = nn.modules.batchnorm._NormBase
 
 
-class CourseDiverged(ValueError):
-    """A loss or gradient was not finite; the net is not usable."""
+class MethodBrokeDown(ValueError):
+    """A method cannot go on, because a number is not finite or a matrix not positive definite."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ def run_course(
     """Run the course from ``state.cycle`` to its end, in place, and return the state.
 
     Raises:
-        CourseDiverged: a loss or a gradient was not finite; the phase and cycle are named.
+        MethodBrokeDown: a loss or a gradient was not finite; the phase and cycle are named.
     """
     run = _Run(course, _streams(course, sides, seed=seed), seed=seed)
     while True:
@@ -132,7 +132,7 @@ class _Run:
             phase.project(gradients)
         size, loss = norm(gradients), float(objective.detach())
         if not (math.isfinite(size) and math.isfinite(loss)):
-            raise CourseDiverged(f"{phase.name}, cycle {state.cycle}: the loss is not finite any more")
+            raise MethodBrokeDown(f"{phase.name}, cycle {state.cycle}: the loss is not finite any more")
         factor = _bound(gradients, phase, size=size, progress=progress)
         self._note(state, phase, gradients, step=step)
         state.diagnostics.add(

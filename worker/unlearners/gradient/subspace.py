@@ -1,14 +1,15 @@
 """The inputs that retained records give each layer, as a subspace; gradients are projected off it.
 
 A layer answers W x + b. Where the gradient of [W b] is orthogonal to [x 1], a step along it leaves the answer
-to x as it is. For a convolution x are the patches of its inputs. What belongs to no such layer has no
-subspace and does not move at all.
+to x as it is. For a convolution x are the patches of its inputs; where a layer runs several times in one
+forward pass, they are those of every run. What belongs to no such layer has no subspace and does not move.
 
 Promises: the projector P is symmetric and idempotent, and g x = 0 for every x that it keeps.
 
 Shape suffixes: B records, G groups, T places, D inputs of a layer with 1 for its bias, O outputs.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,8 +26,16 @@ CHUNK_RECORDS = 128
 
 
 def layers_of(net: nn.Module) -> dict[str, Layer]:
-    """Return the linear and convolutional layers by name; no other kind, and none derived from them."""
-    return {name: m for name, m in net.named_modules() if type(m) is nn.Linear or type(m) is nn.Conv2d}
+    """Return the linear and convolutional layers by name; no other kind, and none derived from them.
+
+    None either that shares a weight with another module, which feels a step as well.
+    """
+    owned = Counter(id(p) for module in net.modules() for p in module.parameters(recurse=False))
+    return {
+        name: m
+        for name, m in net.named_modules()
+        if (type(m) is nn.Linear or type(m) is nn.Conv2d) and all(owned[id(p)] == 1 for p in m.parameters())
+    }
 
 
 def given_to(layer: Layer, inputs: Tensor) -> Tensor:
@@ -52,7 +61,7 @@ def kept_inputs(net: nn.Module, records: Records, *, energy: float) -> dict[str,
         for indices_B in chunks(records, size=CHUNK_RECORDS):
             with recorded(net, layers) as calls:
                 net(records.inputs(indices_B))
-            for name, call in calls.items():
+            for name, call in [(name, call) for name, own in calls.items() for call in own]:
                 given_GDN = given_to(layers[name], call.inputs).double()
                 moment_GDD = given_GDN @ given_GDN.mT
                 moments[name] = moments[name] + moment_GDD if name in moments else moment_GDD

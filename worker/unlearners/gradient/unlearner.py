@@ -34,7 +34,7 @@ from worker.unlearners.gradient.edit import run_edit
 from worker.unlearners.gradient.loaded import Loaded, ShardRecords
 from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared, Reads, Task
 from worker.unlearners.gradient.records import Side, Sides
-from worker.unlearners.gradient.runner import CourseDiverged, run_course
+from worker.unlearners.gradient.runner import MethodBrokeDown, run_course
 from worker.unlearners.gradient.saving import CourseSaver
 from worker.unlearners.watching import Watched
 
@@ -121,7 +121,7 @@ class _Treated:
         try:
             prepared = self.method.prepare(Task(net, given, num_classes, seed, records.corrected), settings)
             figures = self._work(prepared, given, seed=seed)
-        except (CourseDiverged, MethodDoesNotFit) as refused:
+        except (MethodBrokeDown, MethodDoesNotFit) as refused:
             raise GateFailed(f"shard {self.shard}: {refused}") from refused
         return prepared.finish(prepared.net), {"shard": self.shard, "seed": seed, **figures}
 

@@ -17,6 +17,7 @@ from tests.support.client import client_of
 from tests.support.problems import problem_of
 from tests.support.world import World
 
+UUID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
 LAYOUT = {"shape": [3], "dtype": "<f4", "num_classes": 2, "feature_names": ["age", "income", "debt"]}
 CHANGE: dict[str, Any] = {"subject_id": "ann", "record_id": "r0", "changes": {"label": 1}}
 
@@ -150,6 +151,78 @@ def test_the_same_key_gives_the_same_request_and_other_changes_are_another(corre
     problem_of(corrector.post("/rectifications", json=other, headers=headers), 422, "idempotency-key-reused")
     assert corrector.post("/rectifications", json=CHANGE).json()["duplicate_of"] == first.json()["id"]
     assert corrector.post("/rectifications", json=other).json()["duplicate_of"] is None
+
+
+AGAIN: list[tuple[str, dict[str, Any]]] = [
+    ("/rectifications", CHANGE),
+    ("/rectifications", {**CHANGE, "dataset": "people"}),
+    ("/deletions", {"subject_id": "ann", "record_ids": ["r1", "r0"]}),
+]
+
+
+def imported(world: World, name: str, *, num_classes: int) -> None:
+    other = world.dataset(name, subjects={"ann": 1})
+    with writing(world.sessions) as session:
+        session.get_one(Dataset, other).layout = {**LAYOUT, "num_classes": num_classes}
+
+
+@pytest.mark.parametrize("num_classes", [1, 2])
+@pytest.mark.parametrize("named", ["by_key", "by_id"])
+@pytest.mark.parametrize(("path", "body"), AGAIN)
+def test_a_repeat_gets_the_first_answer_whatever_was_imported_since(
+    admin: httpx.Client, world: World, path: str, body: dict[str, Any], named: str, num_classes: int
+) -> None:
+    headers = {"Idempotency-Key": "abc"} if named == "by_key" else {}
+    body = body if named == "by_key" else {**body, "request_id": UUID}
+    first = admin.post(path, json=body, headers=headers)
+    imported(world, "others", num_classes=num_classes)
+    again = admin.post(path, json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.content == first.content
+
+
+def set_hold(world: World, *, holds: bool) -> None:
+    with writing(world.sessions) as session:
+        session.query(Model).filter_by(name="churn").one().policy = {"hold": holds}
+
+
+@pytest.mark.parametrize(("path", "body"), [*AGAIN, ("/class-deletions", {"model": "churn", "label": 1})])
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_post_says_whether_the_request_is_held_and_its_repeat_says_the_same_whatever_came_since(
+    admin: httpx.Client, world: World, path: str, body: dict[str, Any], holds: bool
+) -> None:
+    set_hold(world, holds=holds)
+    first = admin.post(path, json=body, headers={"Idempotency-Key": "abc"})
+    is_held = holds or path == "/rectifications"
+    assert first.json()["status"] == ("held" if is_held else "received")
+    where = first.headers["location"]
+    assert admin.get(where).json()["status"] == first.json()["status"]
+    set_hold(world, holds=not holds)
+    if is_held:
+        admin.post(f"{where}:approve")
+    again = admin.post(path, json=body, headers={"Idempotency-Key": "abc"})
+    assert (again.status_code, again.content) == (202, first.content)
+    assert admin.get(f"{where}/events").json()["broken_at"] is None
+
+
+def test_one_request_id_for_two_datasets_is_refused(corrector: httpx.Client, world: World) -> None:
+    imported(world, "others", num_classes=2)
+    corrector.post("/rectifications", json={**CHANGE, "request_id": UUID, "dataset": "others"})
+    for other in ({"dataset": "people"}, {}, {"dataset": "others", "record_id": "r1"}):
+        found = corrector.post("/rectifications", json={**CHANGE, "request_id": UUID, **other})
+        problem_of(found, 422, "idempotency-key-reused")
+
+
+def test_a_repeated_class_deletion_gets_the_first_answer_when_no_class_is_left(
+    admin: httpx.Client, world: World
+) -> None:
+    bodies = [{"model": "churn", "label": label, "request_id": UUID[:-1] + str(label)} for label in (0, 1)]
+    firsts = [admin.post("/class-deletions", json=body) for body in bodies]
+    for first in firsts:
+        world.shift(first.json()["id"], status="scheduled")
+    assert [admin.post("/class-deletions", json=body).content for body in bodies] == [
+        first.content for first in firsts
+    ]
 
 
 MISFITS: list[tuple[str, dict[str, Any], str]] = [

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.db.ids import new_id
-from app.db.requests import Filters
+from app.db.listing import Filters
 from app.domain.access import Caller, Scope
 from app.domain.terms import KeyId, TenantName
 from app.services.show_deletions import list_deletions

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from models_store.ensemble import Ensemble
 from models_store.manifest import Combine
-from worker.evaluation.utility import Sample, accuracy, person_check, remainder_check, utility_check
+from worker.evaluation.person import person_check
+from worker.evaluation.utility import Sample, accuracy, remainder_check, utility_check
 
 NOBODY = Sample(inputs=torch.zeros(0, 2), labels=torch.zeros(0, dtype=torch.int64))
 
@@ -95,6 +96,34 @@ def test_the_persons_loss_and_confidence_are_in_closed_form() -> None:
     assert check.figures["forgotten_before"]["mean_confidence"] == pytest.approx(1 - share, abs=1e-6)  # type: ignore[index, call-overload]
     assert check.figures["num_unseen"] == 2  # of the same label alone
     assert not check.is_gate
+
+
+def test_a_forgotten_class_is_shown_by_itself_and_only_people_are_compared_with_the_unseen() -> None:
+    people, unseen = sample(1), sample(1, 1, confidence=0.5)
+    alone = person_check(RIGHT, WRONG, forgotten=people, unseen=unseen, warns=True)
+    both = person_check(RIGHT, WRONG, forgotten=sample(1, 0, 0), unseen=unseen, warns=True, classes={0, 7})
+    assert both.figures["loss_gap_nats"] == alone.figures["loss_gap_nats"]
+    assert both.figures["num_unseen"] == alone.figures["num_unseen"] == 2
+    share = math.e / (math.e + 1)
+    (shown,) = both.figures["classes"]  # type: ignore[misc, union-attr]
+    assert (shown["label"], shown["num_records"]) == (0, 2)
+    assert shown["after"]["mean_confidence"] == pytest.approx(share, abs=1e-6)
+    assert shown["before"]["mean_confidence"] == pytest.approx(1 - share, abs=1e-6)
+    assert "classes" not in alone.figures
+
+
+def test_the_power_is_said_of_people_or_of_a_class_or_of_both() -> None:
+    of_people, of_class = "none for so few records", "of a class: shows whether its label is still given"
+
+    def power(*labels: int) -> str:
+        return person_check(RIGHT, None, forgotten=sample(*labels), unseen=NOBODY, classes={0}).power
+
+    assert of_people in power(1)
+    assert of_class not in power(1)
+    assert of_class in power(0)
+    assert of_people not in power(0)
+    assert of_class in power(0, 1)
+    assert of_people in power(0, 1)
 
 
 def test_nobody_gives_no_figures() -> None:

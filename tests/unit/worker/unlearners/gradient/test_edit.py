@@ -11,7 +11,7 @@ from tests.support.gradient import blobs, small_net
 from worker.unlearners.gradient.edit import Statistics, run_edit
 from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.records import Side, Sides
-from worker.unlearners.gradient.runner import CourseDiverged
+from worker.unlearners.gradient.runner import MethodBrokeDown
 from worker.unlearners.gradient.statistics import mean_gradient
 
 SIDES: Sides = {Side.FORGET: blobs(20, seed=1), Side.RETAIN: blobs(60, seed=2)}
@@ -106,7 +106,7 @@ def test_statistics_that_change_the_net_are_a_fault_and_undone() -> None:
 def test_what_is_not_finite_is_refused_and_the_net_restored(edit: Shift, message: str) -> None:
     net = small_net()
     before = copied(net)
-    with pytest.raises(CourseDiverged, match=message):
+    with pytest.raises(MethodBrokeDown, match=message):
         run_edit(net, edit, SIDES)
     assert changed(net, before) == set()
 

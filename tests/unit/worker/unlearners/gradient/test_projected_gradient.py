@@ -1,8 +1,11 @@
 """PGU: its projectors, what projected gradients do to kept inputs, and the bounded loss."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from app.domain.methods import ProjectedGradientSettings
 from tests.support.gradient import blobs, small_net
@@ -12,7 +15,7 @@ from worker.unlearners.gradient.method import Task
 from worker.unlearners.gradient.methods.projected_gradient import PROJECTED_GRADIENT, Unlikelihood
 from worker.unlearners.gradient.records import Side, TensorRecords
 from worker.unlearners.gradient.runner import begin, run_course
-from worker.unlearners.gradient.subspace import ProjectOff, given_to, kept_inputs, layers_of
+from worker.unlearners.gradient.subspace import Layer, ProjectOff, given_to, kept_inputs, layers_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -71,9 +74,64 @@ def test_a_projected_gradient_leaves_every_kept_input_alone_and_is_not_nothing(n
         rows_GOD = gradients[f"{key}.weight"].reshape(groups, len(layer.weight) // groups, -1)
         if layer.bias is not None:
             rows_GOD = torch.cat([rows_GOD, gradients[f"{key}.bias"].reshape(groups, -1, 1)], dim=2)
-        felt = rows_GOD @ given_to(layer, calls[key].inputs.double())
+        felt = rows_GOD @ given_to(layer, calls[key][0].inputs.double())
         assert float(felt.abs().max()) <= 1e-10
         assert float(rows_GOD.abs().max()) > 0.1
+
+
+class Repeated(nn.Module):
+    """Runs its one layer so many times, each on what it answered before."""
+
+    def __init__(self, layer: nn.Module, *, times: int) -> None:
+        super().__init__()
+        self.layer, self.times, self.given = layer.double(), times, list[Tensor]()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the last answer, and keep every input."""
+        for _ in range(self.times):
+            self.given.append(inputs.detach())
+            inputs = self.layer(inputs).tanh()
+        return inputs
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Linear(16, 16), (3, 16)),
+        (lambda: nn.Linear(16, 16, bias=False), (2, 2, 16)),
+        (lambda: nn.Conv2d(4, 4, 3, padding=1), (1, 4, 2, 3)),
+        (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (1, 4, 2, 2)),
+    ],
+)
+def test_of_a_layer_that_runs_several_times_the_inputs_of_every_run_are_kept(
+    make: Callable[[], Layer], shape: tuple[int, ...], times: int
+) -> None:
+    torch.manual_seed(4)
+    net = Repeated(make(), times=times)
+    records = TensorRecords(torch.randn(shape, dtype=torch.float64), torch.zeros(shape[0]).long())
+    gradients = random_gradients(net)
+    ProjectOff(layers_of(net), kept_inputs(net, records, energy=1.0))(gradients)
+    net.given.clear()
+    net(records.all_inputs)
+    assert len(net.given) == times
+    own = {name.removeprefix("layer."): gradient for name, gradient in gradients.items()}
+    for inputs in net.given:
+        # What the layer answers to an input does not change when its weights move along the gradient.
+        felt = functional_call(net.layer, own, inputs)
+        assert float(felt.abs().max()) <= 1e-10
+    assert float(gradients["layer.weight"].abs().max()) > 0.1
+
+
+def test_a_weight_that_two_layers_share_does_not_move() -> None:
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    net[2].weight = net[0].weight
+    records = TensorRecords(torch.randn(3, 6, dtype=torch.float64), torch.arange(3))
+    gradients = random_gradients(net)
+    ProjectOff(layers_of(net), kept_inputs(net, records, energy=1.0))(gradients)
+    moving = {name for name, gradient in gradients.items() if gradient.any()}
+    assert moving == {"4.weight", "4.bias"}
 
 
 def test_a_step_of_the_first_layer_keeps_what_the_net_says_of_the_kept_and_not_of_others() -> None:

@@ -11,7 +11,7 @@ from worker.training.recipe import SchedulePart
 from worker.unlearners.gradient.course import Course, Fade, Mode, Phase, Term
 from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.records import Side, TensorRecords
-from worker.unlearners.gradient.runner import CourseDiverged, CourseState, begin, run_course
+from worker.unlearners.gradient.runner import CourseState, MethodBrokeDown, begin, run_course
 from worker.unlearners.gradient.state import pack_course, restore_course
 
 BETA, ETA = 0.7, 0.05
@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_ends_the_course_with_its_place() -> None:
     course = fast_slow(k=1, repeats=2)
     steep = replace(course.cycle[1], terms=(Term(Side.RETAIN, Slope(torch.full((2,), torch.inf))),))
     course = replace(course, cycle=(course.cycle[0], steep))
-    with pytest.raises(CourseDiverged, match=r"^retain, cycle 0: "):
+    with pytest.raises(MethodBrokeDown, match=r"^retain, cycle 0: "):
         ended(Point(START), course)
 
 
