@@ -53,7 +53,7 @@ bench-gradient: $(STAMP)
 	$(BIN)/python -m benchmarks.gradient $(PARTS)
 	$(BIN)/python -m benchmarks.render
 
-# About five minutes on one core; NET is unet_28 or dit_28, RETRAIN=1 also trains once more without the class.
+# A quarter of an hour on one core; NET is unet_28 or dit_28, RETRAIN=1 also trains without the class, as long again.
 bench-generation: $(STAMP)
 	$(BIN)/python -m benchmarks.generation --net $(or $(NET),unet_28) $(if $(RETRAIN),--retrain)
 	$(BIN)/python -m benchmarks.render

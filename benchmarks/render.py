@@ -14,7 +14,7 @@ the smallest and the largest behind it where they differ.
 """
 COLUMNS = ("metric", "value", "low", "high", "n", "unit", "baseline")
 # Tables of many figures of the same things: a line a thing, a column a figure.
-WIDE = "gradient"
+WIDE = ("gradient", "generation")
 
 
 def main() -> None:

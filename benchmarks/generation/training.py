@@ -16,7 +16,7 @@ from worker.unlearners.gradient.noise_prediction import NoisePrediction
 from worker.unlearners.gradient.records import Stream, TensorRecords, seed_of
 
 NUM_TRAINING = 1_200
-BATCH_SIZE, WARM_STEPS, CLIP, KEPT_MEAN = 16, 50, 1.0, 0.995
+BATCH_SIZE, WARM_STEPS, CLIP, KEPT_MEAN = 64, 50, 1.0, 0.995
 OPTIMIZER = AdamwPart(name="adamw", learning_rate=3e-3)
 SCHEDULE = SchedulePart(name="cosine", final_share=0.05)
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def real_digits(*, seed: int) -> tuple[TensorRecords, TensorRecords]:
 def trained_generator(preset: Preset, records: TensorRecords, *, num_steps: int, seed: int) -> nn.Module:
     """Return a generator of these records, in eval mode."""
     torch.manual_seed(seed)
-    net = preset.net()
+    net = preset.net().to(memory_format=torch.channels_last)  # an eighth faster on this processor
     means = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(KEPT_MEAN))
     optimizer = torch.optim.AdamW(net.parameters(), lr=OPTIMIZER.learning_rate, weight_decay=0.0)
     loss, stream = NoisePrediction(preset.noise.kept()), Stream(records, batch_size=BATCH_SIZE, seed=seed)
@@ -50,4 +50,4 @@ def trained_generator(preset: Preset, records: TensorRecords, *, num_steps: int,
         optimizer.step()
         means.update_parameters(net)
     made: nn.Module = means.module
-    return made.eval()
+    return made.to(memory_format=torch.contiguous_format).eval()

@@ -1,9 +1,11 @@
-"""The distance between sets of features, against closed forms."""
+"""The distance between sets of features, against closed forms, and rows of several draws."""
 
 import pytest
 import torch
 
+from benchmarks.generation.__main__ import rows_of
 from benchmarks.generation.judging import frechet
+from benchmarks.results import Sheet
 
 FEATURES = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -27,3 +29,13 @@ def test_it_is_the_same_from_both_ends_and_for_sets_that_do_not_span_the_space()
     few, other = FEATURES[:3], FEATURES[3:7] * 2
     assert frechet(few, other) == pytest.approx(frechet(other, few), rel=1e-6)
     assert frechet(few, other) > 0
+
+
+def test_a_figure_is_the_median_of_the_draws_that_it_was_measured_of() -> None:
+    draws = [
+        {"sfron": {"others": (value, "%")}, **({"again": {"others": (7.0, "%")}} if value == 1.0 else {})}
+        for value in (1.0, 5.0, 3.0)
+    ]
+    rows = rows_of(Sheet(command="make it", device="here"), draws)
+    found = [(row.metric, row.value, row.low, row.high, row.n) for row in rows]
+    assert found == [("sfron: others", 3.0, 1.0, 5.0, 3), ("again: others", 7.0, 7.0, 7.0, 1)]

@@ -1,4 +1,4 @@
-"""SFR-on on a generator: its own loss in the place of a classifier's, and a count in the place of a rule.
+"""SFR-on on a generator: its own loss and its own rule in the place of a classifier's.
 
 Ascending on the noise-prediction error of a class, and descending on the others', is forgetting the class.
 Huang et al. 2024 (arXiv 2409.19732) does so with a DDPM and a DiT; ``worker.generation.presets`` has what is
@@ -10,10 +10,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from app.domain.methods import SfronSettings
-from worker.unlearners.gradient.method import MethodDoesNotFit, Prepared, Task
+from worker.unlearners.gradient.method import Prepared, Task
 from worker.unlearners.gradient.methods.sfron import course, saliency
 from worker.unlearners.gradient.noise_prediction import NoisePrediction
 from worker.unlearners.gradient.records import Side, seed_of
+from worker.unlearners.gradient.silent_labels import label_says_nothing
 
 
 def prepare(task: Task, settings: SfronSettings, *, kept_T: Tensor) -> Prepared:
@@ -23,13 +24,12 @@ def prepare(task: Task, settings: SfronSettings, *, kept_T: Tensor) -> Prepared:
     the same one.
 
     Raises:
-        MethodDoesNotFit: the settings ask for the stop rule.
+        MethodDoesNotFit: the settings ask for the stop rule, and it does not fit these records.
     """
-    if settings.stops:
-        raise MethodDoesNotFit("stops: must be false, a generator has no confidence in a label to stop by")
     loss = NoisePrediction(kept_T)
+    stop = label_says_nothing(task.sides, loss, seed=task.seed) if settings.stops else None
     of_forget, of_retain = (
         replace(loss, seed=seed_of(task.seed, "saliency", side.value)) for side in (Side.FORGET, Side.RETAIN)
     )
     mask = saliency(task, settings, of_forget=of_forget, of_retain=of_retain)
-    return Prepared(net=task.net, work=course(settings, loss=loss, mask=mask, stop=None))
+    return Prepared(net=task.net, work=course(settings, loss=loss, mask=mask, stop=stop))

@@ -3,24 +3,45 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tests.support.generators import CLASS, SETTINGS, course_of, error, sides, small_dit, small_unet, trained
+from tests.support.generators import (
+    CLASS,
+    SETTINGS,
+    course_of,
+    digits,
+    error,
+    sides,
+    small_dit,
+    small_unet,
+    trained,
+)
 from worker.generation.nets import Denoiser
 from worker.generation.presets import PRESETS
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.method import MethodDoesNotFit
 from worker.unlearners.gradient.records import Side, Sides
 from worker.unlearners.gradient.runner import CourseState, begin, run_course
+from worker.unlearners.gradient.silent_labels import LabelSaysNothing, is_over
 from worker.unlearners.gradient.state import pack_course, restore_course
 
 Make = Callable[..., Denoiser]
 BOTH = pytest.mark.parametrize("make", [small_unet, small_dit])
 FEW = sides(most=12)
 FAST = replace(SETTINGS.forget, learning_rate=3e-3)
+
+
+@cache
+def learned(make: Make, steps: int) -> nn.Module:
+    """Return a net that knows the class; copy it before it forgets."""
+    return trained(make(), steps=steps)
+
+
+LEARNED = pytest.mark.parametrize(("make", "steps"), [(small_unet, 60), (small_dit, 150)])
 
 
 class Killed(Exception):
@@ -85,9 +106,9 @@ def test_the_mask_is_the_same_whatever_was_drawn_before() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("make", "steps"), [(small_unet, 60), (small_dit, 150)])
+@LEARNED
 def test_the_error_on_the_forgotten_class_rises_and_the_others_keeps(make: Make, steps: int) -> None:
-    net, everybody = trained(make(), steps=steps), sides()
+    net, everybody = copy.deepcopy(learned(make, steps)), sides()
     before = {side: error(net, records) for side, records in everybody.items()}
     nobodys = error(make(), everybody[Side.FORGET])
     settings = replace(SETTINGS, cycles=10, batch_size=16, retain_steps=3, forget=FAST)
@@ -99,9 +120,25 @@ def test_the_error_on_the_forgotten_class_rises_and_the_others_keeps(make: Make,
     assert after[Side.RETAIN] < 1.05 * before[Side.RETAIN]
 
 
-def test_the_stop_rule_of_classifiers_is_refused_by_name() -> None:
-    with pytest.raises(MethodDoesNotFit, match=r"^stops: must be false"):
-        course_of(small_unet(), FEW, replace(SETTINGS, stops=True))
+@LEARNED
+def test_a_course_with_the_rule_ends_when_the_label_says_nothing_and_not_before(
+    make: Make, steps: int
+) -> None:
+    net, everybody = copy.deepcopy(learned(make, steps)), sides()
+    settings = replace(SETTINGS, cycles=20, batch_size=16, stops=True, repair_steps=0, forget=FAST)
+    work = course_of(net, everybody, settings)
+    assert isinstance(work.stop, LabelSaysNothing)
+    state = run_course(begin(net, work), work, everybody, seed=0)
+    assert state.is_stopped
+    assert 1 < state.cycle < 20
+    assert len(work.stop.seen) == state.cycle
+    assert [is_over(bands) for bands in work.stop.seen] == [False] * (state.cycle - 1) + [True]
+
+
+def test_a_rule_for_whole_classes_refuses_a_class_that_is_retained_in_part() -> None:
+    mixed = {**FEW, Side.RETAIN: digits()}
+    with pytest.raises(MethodDoesNotFit, match=r"^stops: must be false, images labelled 1"):
+        course_of(small_unet(), mixed, replace(SETTINGS, stops=True))
 
 
 def test_only_the_class_is_forgotten_and_only_the_others_are_kept() -> None:
@@ -124,4 +161,5 @@ def test_the_presets_for_an_accelerator_hold_what_is_published() -> None:
         1e-3,
         500,
     )
-    assert not any(preset.forgetting.stops for preset in PRESETS.values())
+    assert not ddpm.stops
+    assert not transformer.stops

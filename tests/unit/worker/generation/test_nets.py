@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.support.generators import KEPT, digits, small_dit, small_unet
 from worker.generation.nets import Denoiser, dit, unet
@@ -51,6 +51,35 @@ def test_of_a_net_that_says_its_variance_as_well_the_noise_is_read() -> None:
     (both,) = net.net(images, timesteps, class_labels=labels, return_dict=False)
     assert both.shape == (4, 2, 8, 8)
     assert torch.equal(net(images, timesteps, labels), both[:, :1])
+
+
+class Shown(nn.Module):
+    """Answers with what it is shown, and keeps it."""
+
+    def forward(self, images: Tensor, *_: Tensor, **__: object) -> tuple[Tensor]:
+        """Return the images."""
+        self.images = images
+        return (images,)
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
+def test_a_net_is_shown_squares_as_channels_and_what_it_says_is_put_back(patch_size: int) -> None:
+    shown, (images, *conditions) = Shown(), asked()
+    assert torch.equal(Denoiser(shown, patch_size=patch_size)(images, *conditions), images)
+    side = 8 // patch_size
+    squares = images.reshape(4, side, patch_size, side, patch_size).permute(0, 2, 4, 1, 3)
+    assert torch.equal(shown.images, squares.reshape(4, patch_size**2, side, side))
+
+
+def test_a_unet_that_sees_squares_answers_with_images_under_its_condition() -> None:
+    images, timesteps, labels = asked()
+    torch.manual_seed(0)
+    net = unet(3, image_size=8, patch_size=2, widths=(8, 16))
+    with torch.no_grad():
+        answer = net(images, timesteps, labels)
+        other = net(images, timesteps, (labels + 1) % 3)
+    assert answer.shape == images.shape
+    assert all(not torch.equal(*pair) for pair in zip(answer, other, strict=True))
 
 
 def test_levels_attend_where_they_are_told_to() -> None:
