@@ -1,6 +1,7 @@
 """The gradient methods by name, with their settings; what they do is the worker's."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from app.domain.methods.base import Descent, Settings, settings_from
@@ -74,6 +75,19 @@ def settings_of(method: str, values: Mapping[str, Any]) -> Settings:
     return presets[values[PRESET]]
 
 
+def stored_settings(method: str, values: Mapping[str, Any]) -> Settings:
+    """Return the settings that a job stored: every field stands in them, none takes a default of today.
+
+    Raises:
+        ValueError: a field is missing, unknown or wrong; the message begins with it.
+    """
+    settings = settings_of(method, values)
+    for field in fields(settings):
+        if field.name not in values:
+            raise ValueError(f"{field.name}: missing, the settings were stored by another release")
+    return settings
+
+
 __all__ = [
     "PRESETS",
     "SETTINGS",
@@ -100,4 +114,5 @@ __all__ = [
     "SsdSettings",
     "StochasticTeacherSettings",
     "settings_of",
+    "stored_settings",
 ]

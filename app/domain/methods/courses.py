@@ -119,9 +119,10 @@ class SfronSettings(Settings):
     step and its retain steps; at most ``cycles`` are run. A forget gradient is scaled into the norms from
     ``lift`` to ``clip``: of a fully fitted record it is nearly nothing. ``stops`` ends the cycles when the
     forgotten look like unseen records. What only they held up is then let go: ``erase_steps`` on the
-    retained decay all weights by ``erase_decay``, and ``repair_steps`` without it follow, at a rate that
-    falls to nothing as a cosine. Where these bring back what was forgotten, more cycles and another such
-    ending follow, ``repairs`` times at most in all.
+    retained decay all weights by ``erase_decay``, or by the decay of ``retain`` where that is more, and
+    ``repair_steps`` follow, at a rate that falls to nothing as a cosine. Where these bring back what was
+    forgotten, more cycles and another such ending follow, ``repairs`` times at most in all. What is left of
+    a weight depends on rate and momentum too: .37 of one without a gradient, by the defaults.
     Gradients on the retained are clipped to the norm ``retain_clip``, 0 leaves them as they are.
     ``shares_optimizer`` and ``fisher = batch`` are as in the released code, for comparison only.
     """

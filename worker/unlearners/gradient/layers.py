@@ -61,15 +61,17 @@ def recorded(net: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[s
     # A module that works in place would write over the outputs that gradients are asked for.
     is_copied = any(getattr(module, "inplace", False) for module in net.modules())
 
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(layer: nn.Module, given: tuple[Tensor, ...], outputs: Tensor) -> Tensor | None:
-            if given:
-                calls[name].append(Call(given[0].detach(), outputs))
+    def hook_of(name: str) -> Callable[..., Tensor | None]:
+        def hook(
+            layer: nn.Module, given: tuple[Tensor, ...], named: Mapping[str, Tensor], outputs: Tensor
+        ) -> Tensor | None:
+            (inputs,) = given or (named["input"],)
+            calls[name].append(Call(inputs.detach(), outputs))
             return outputs.clone() if is_copied else None
 
         return hook
 
-    handles = [layer.register_forward_hook(hook_of(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(hook_of(name), with_kwargs=True) for name, layer in layers.items()]
     try:
         yield calls
     finally:

@@ -28,7 +28,8 @@ CHUNK_RECORDS = 128
 def layers_of(net: nn.Module) -> dict[str, Layer]:
     """Return the linear and convolutional layers by name; no other kind, and none derived from them.
 
-    None either that shares a weight with another module, which feels a step as well.
+    None either that shares a weight with another module, which feels a step as well. A weight that the net
+    also uses by itself, without its layer, is not found out.
     """
     owned = Counter(id(p) for module in net.modules() for p in module.parameters(recurse=False))
     return {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from app.db.models import exact_ancestor, version_with_manifest
 from app.db.session import reading
 from app.domain.errors import GateFailed
-from app.domain.methods import settings_of
+from app.domain.methods import Settings, stored_settings
 from app.domain.status import Guarantee
 from app.services.prepare import Scope
 from app.services.references import put_blob
@@ -36,6 +36,7 @@ from worker.unlearners.gradient.method import Method, MethodDoesNotFit, Prepared
 from worker.unlearners.gradient.records import Side, Sides
 from worker.unlearners.gradient.runner import MethodBrokeDown, run_course
 from worker.unlearners.gradient.saving import CourseSaver
+from worker.unlearners.gradient.sources import gradient_sources
 from worker.unlearners.watching import Watched
 
 
@@ -116,7 +117,7 @@ class _Treated:
         stated = self.context.output_of("prepare")["settings"]
         assert isinstance(stated, dict)
         seed = self._seed(net, stated)
-        settings = settings_of(self.method.name, stated)
+        settings = self._settings(stated)
         num_classes = self.context.model.layout.num_classes
         try:
             prepared = self.method.prepare(Task(net, given, num_classes, seed, records.corrected), settings)
@@ -124,6 +125,12 @@ class _Treated:
         except (MethodBrokeDown, MethodDoesNotFit) as refused:
             raise GateFailed(f"shard {self.shard}: {refused}") from refused
         return prepared.finish(prepared.net), {"shard": self.shard, "seed": seed, **figures}
+
+    def _settings(self, stated: Mapping[str, Any]) -> Settings:
+        try:
+            return stored_settings(self.method.name, stated)
+        except ValueError as error:
+            raise GateFailed(f"{self.method.name}.{error}") from error
 
     def _work(self, prepared: Prepared, sides: Sides, *, seed: int) -> dict[str, Any]:
         if not isinstance(prepared.work, Course):
@@ -141,6 +148,7 @@ class _Treated:
             "settings": dict(stated),
             "scope": [self.scope.forgets_above, self.scope.covers, self.shard],
             "environment": self.context.environment.digest(),
+            "sources": gradient_sources(),
         }
         return int(digest_json(parts)[:13], 16)  # 52 bits, which JSON holds exactly
 

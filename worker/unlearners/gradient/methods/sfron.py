@@ -60,6 +60,7 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
         steps=settings.retain_steps,
         clip=settings.retain_clip or None,
     )
+    decay = max(settings.retain.weight_decay, settings.erase_decay)
     erase = replace(retain, name="erase", steps=settings.erase_steps, optimizer="erase")
     falling = SchedulePart(name="cosine")
     repair = replace(retain, name="repair", steps=settings.repair_steps, schedule=falling)
@@ -69,7 +70,7 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
         optimizers={
             "forget": optimizer_of(settings.forget),
             "retain": optimizer_of(settings.retain),
-            "erase": optimizer_of(replace(settings.retain, weight_decay=settings.erase_decay)),
+            "erase": optimizer_of(replace(settings.retain, weight_decay=decay)),
         },
         batch_sizes={Side.FORGET: settings.batch_size, Side.RETAIN: settings.batch_size},
         saliency=mask,

@@ -123,6 +123,30 @@ def test_of_a_layer_that_runs_several_times_the_inputs_of_every_run_are_kept(
     assert float(gradients["layer.weight"].abs().max()) > 0.1
 
 
+class AskedByName(nn.Module):
+    """Gives its one layer what it was given as a keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 4).double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the layer's answer."""
+        answer: Tensor = self.layer(input=inputs)
+        return answer
+
+
+def test_inputs_that_a_layer_is_given_by_keyword_are_kept() -> None:
+    torch.manual_seed(4)
+    net = AskedByName()
+    records = TensorRecords(torch.randn(6, 16, dtype=torch.float64), torch.zeros(6).long())
+    gradients = random_gradients(net)
+    ProjectOff(layers_of(net), kept_inputs(net, records, energy=1.0))(gradients)
+    own = {name.removeprefix("layer."): gradient for name, gradient in gradients.items()}
+    assert float(functional_call(net.layer, own, records.all_inputs).abs().max()) <= 1e-10
+    assert float(gradients["layer.weight"].abs().max()) > 0.1
+
+
 def test_a_weight_that_two_layers_share_does_not_move() -> None:
     torch.manual_seed(5)
     net = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)).double()

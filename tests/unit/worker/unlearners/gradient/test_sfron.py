@@ -103,6 +103,15 @@ def test_its_ending_decays_the_weights_and_repairs_them_at_a_rate_that_falls_as_
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("own", "decay"), [(0.0, 0.1), (0.05, 0.1), (0.3, 0.3)])
+def test_its_ending_decays_no_less_than_its_steps_do(own: float, decay: float) -> None:
+    retain = Descent(learning_rate=0.1, weight_decay=own)
+    course = course_of(SfronSettings(erase_decay=0.1, retain=retain))
+    erase, repair = course.ending
+    assert course.optimizers[erase.optimizer].weight_decay == decay
+    assert course.optimizers[repair.optimizer].weight_decay == own
+
+
 def test_its_mask_is_made_from_both_sides_for_these_records() -> None:
     def mask(sides: Sides) -> list[bool]:
         work = SFRON.prepare(Task(small_net(), sides, num_classes=3, seed=0), SfronSettings()).work

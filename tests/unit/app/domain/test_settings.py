@@ -1,4 +1,6 @@
-"""Settings of edits and of constrained courses: what is refused, by name."""
+"""Settings of methods: what is refused, by name, and what a job stored."""
+
+from dataclasses import asdict
 
 import pytest
 
@@ -11,6 +13,7 @@ from app.domain.methods import (
     ProjectedGradientSettings,
     Settings,
     SsdSettings,
+    stored_settings,
 )
 
 
@@ -36,3 +39,12 @@ def test_wrong_settings_are_refused_by_name(settings: type[Settings], wrong: dic
     with pytest.raises(ValueError, match=rf"^{next(iter(wrong))} must "):
         settings(**wrong)
     assert settings in SETTINGS.values()
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_what_a_job_stored_comes_back_whole_or_is_refused(method: str) -> None:
+    stored = asdict(SETTINGS[method]())
+    assert stored_settings(method, stored) == SETTINGS[method]()
+    for name in stored:
+        with pytest.raises(ValueError, match=rf"^{name}: missing"):
+            stored_settings(method, {key: value for key, value in stored.items() if key != name})
