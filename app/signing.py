@@ -44,12 +44,15 @@ def verify(token: str, *, keys: dict[str, Any]) -> JsonObject:
     if token.count(".") != 2:
         raise ReceiptInvalid("this is not a receipt: one has three parts, separated by dots")
     try:
-        _refuse_loose_encoding(token.strip())
         key_set = KeySet.import_key_set(keys)  # type: ignore[arg-type]
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        raise ReceiptInvalid("these keys are no key set, as /.well-known/jwks.json gives") from error
+    try:
+        _refuse_loose_encoding(token.strip())
         signed = jws.deserialize_compact(token.strip(), key_set, algorithms=[ALGORITHM])
         statement = json.loads(signed.payload)
     except (JoseError, ValueError, KeyError, TypeError) as error:
-        raise ReceiptInvalid(f"the receipt does not verify: {error}") from error
+        raise ReceiptInvalid(f"the receipt does not verify: {str(error) or type(error).__name__}") from error
     if not isinstance(statement, dict) or canonical_json(statement) != signed.payload:
         raise ReceiptInvalid("the receipt is not in canonical form")
     return statement

@@ -64,6 +64,16 @@ def lock_request(session: Session, request_id: str) -> Request:
     return session.scalars(query.execution_options(populate_existing=True)).one()
 
 
+def labels_asked(session: Session, model_id: str) -> set[int]:
+    """Return the labels of the classes that a model was asked to forget; not where that was withdrawn."""
+    query = select(Request.asked).join(Target, Target.request_id == Request.id)
+    stands = Request.status.not_in([RequestStatus.CANCELLED, RequestStatus.REJECTED])
+    found = session.scalars(
+        query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, stands)
+    )
+    return {int(asked["label"]) for asked in found if asked is not None}
+
+
 def labels_deleted(session: Session, model_id: str, *, covers: int | None = None) -> set[int]:
     """Return the labels of the classes that a model was asked to forget, sealed or completed.
 

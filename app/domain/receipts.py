@@ -25,7 +25,8 @@ OUTCOMES: Mapping[Outcome, str] = {
     Outcome.UNLEARNED: "unlearned: this version was trained without {what}",
     Outcome.TREATED: "treated by {method}: an empirical method was applied to a version that was trained on "
     "{what}; nothing shows that {their} influence is gone",
-    Outcome.ALREADY_COVERED: "already covered: training had left {what} out before",
+    Outcome.ALREADY_COVERED: "already covered: {what} had been left out of training, or treated for another "
+    "request, before",
     Outcome.NO_DATA: "no data: {none}",
 }
 # By kind: what is forgotten, in the words of every statement, and what is said where there is none of it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from app.db.requests import labels_deleted
+from app.db.requests import labels_asked
 from app.db.session import Sessions, reading
 from app.db.tables import Dataset, Model
 from app.domain.changes import Changes, label_misfits
@@ -17,11 +17,14 @@ from app.domain.terms import DatasetId, TenantName
 
 
 def misfits_of_label(sessions: Sessions, label: int, *, model: str, tenant: TenantName) -> list[Misfit]:
-    """Return why a model cannot forget a class: it does not have it, or has no other left."""
+    """Return why a model cannot forget a class: it does not have it, or no other would be left.
+
+    What it was asked to forget counts, whether or not it is held or has begun.
+    """
     with reading(sessions) as session:
         query = select(Dataset.name, Dataset.layout, Model.id).join(Model, Model.dataset_id == Dataset.id)
         found = session.execute(query.where(Model.tenant == tenant, Model.name == model)).one_or_none()
-        gone = set() if found is None else labels_deleted(session, found.id)
+        gone = set() if found is None else labels_asked(session, found.id)
     if found is None:
         return [Misfit("/model", "no such model")]
     misfits = label_misfits(label, found.layout, dataset=found.name)

@@ -65,9 +65,17 @@ def test_a_class_deletion_waits_where_the_policy_holds(admin: httpx.Client, worl
     assert admin.post(f"/deletions/{held}:approve").json()["status"] == "received"
 
 
-def test_the_last_class_of_a_model_stays(admin: httpx.Client, world: World) -> None:
+@pytest.mark.parametrize("status", ["cancelled", "rejected"])
+def test_a_class_whose_deletion_was_withdrawn_is_left(admin: httpx.Client, world: World, status: str) -> None:
     first = admin.post("/class-deletions", json={"model": "churn", "label": 1}).json()["id"]
-    world.shift(first, status="completed")
+    world.shift(first, status=status)
+    assert admin.post("/class-deletions", json={"model": "churn", "label": 0}).status_code == 202
+
+
+@pytest.mark.parametrize("status", ["received", "held", "scheduled", "running", "completed", "failed"])
+def test_the_last_class_of_a_model_stays(admin: httpx.Client, world: World, status: str) -> None:
+    first = admin.post("/class-deletions", json={"model": "churn", "label": 1}).json()["id"]
+    world.shift(first, status=status)
     found = problem_of(
         admin.post("/class-deletions", json={"model": "churn", "label": 0}), 422, "does-not-fit"
     )
@@ -217,7 +225,10 @@ def test_a_repeated_class_deletion_gets_the_first_answer_when_no_class_is_left(
     admin: httpx.Client, world: World
 ) -> None:
     bodies = [{"model": "churn", "label": label, "request_id": UUID[:-1] + str(label)} for label in (0, 1)]
-    firsts = [admin.post("/class-deletions", json=body) for body in bodies]
+    firsts = []
+    for body in bodies:
+        firsts.append(admin.post("/class-deletions", json=body))
+        world.shift(firsts[-1].json()["id"], status="cancelled")
     for first in firsts:
         world.shift(first.json()["id"], status="scheduled")
     assert [admin.post("/class-deletions", json=body).content for body in bodies] == [
