@@ -43,6 +43,7 @@ from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, few_digits, imported, recipe_of
 from worker.checking import placer
 from worker.data.contents import FileContents
+from worker.data.high_water import MARK_FILE
 from worker.data.importing import ImportOrder, import_source
 from worker.registering import register
 from worker.unlearners import UNLEARNERS
@@ -194,9 +195,13 @@ def test_a_sweep_that_lost_its_lock_erases_no_record_that_was_sealed_meanwhile(
     first, later = lab.loners(2)[0], lab.loners(3)[0]
     expected = lab.straight_digest(labels={row_of(later): other_label(later)})
     killed_and_cancelled(lab, monkeypatch, first)
-    losing = LosesItsLock(lab, then=lambda: correct(lab, later))
+
+    def seal_without_a_mark() -> None:
+        correct(lab, later)
+        (lab.own.settings.data_folder / lab.dataset.id / MARK_FILE).unlink()
+
     with pytest.raises(SQLAlchemyError):
-        clear_copies(lab.own.sessions, contents=losing)
+        clear_copies(lab.own.sessions, contents=LosesItsLock(lab, then=seal_without_a_mark))
     assert lab.work().weights_digest == expected
 
 
