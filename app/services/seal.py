@@ -4,6 +4,8 @@ A sealed request cannot be cancelled. Numbers are given under the model row's lo
 order, never by a database sequence: whoever sees number n sees all below.
 """
 
+from itertools import takewhile
+
 import structlog
 from sqlalchemy.orm import Session
 
@@ -89,12 +91,15 @@ def _note_committed(request: Request, *, contents: Contents) -> None:
 
 
 def _note_waiting(sessions: Sessions, request_id: str, *, problem: str) -> bool:
-    """Say in a request's trail why it waits; whether that had not been said last already."""
+    """Say in a request's trail why it waits; whether that had not been said since anything else happened.
+
+    Workers may meet different problems in turn: each is said once.
+    """
     with writing(sessions) as session:
         request = lock_request(session, request_id)
         body: JsonObject = {"problem": problem}
-        last = events_of(session, request_id)[-1]
-        if request.status != RequestStatus.RECEIVED or (last.name, last.body) == ("waiting", body):
+        said = takewhile(lambda event: event.name == "waiting", reversed(events_of(session, request_id)))
+        if request.status != RequestStatus.RECEIVED or body in [event.body for event in said]:
             return False
         append_event(session, request_id, "waiting", body)
         return True
