@@ -39,7 +39,11 @@ class FileContents(Contents):
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
         """Read every row's label, and nothing else of it."""
         path, form = data_path(self._folder, dataset_id), _Form.of(layout)
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            _named(path),
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             if len(data) % form.row_bytes:
                 raise ValueError(f"{path} is not a whole number of rows")
             labels = struct.iter_unpack(f"<{form.feature_bytes}x{_LABEL}", data)
@@ -76,7 +80,7 @@ class FileContents(Contents):
         path = data_path(self._folder, dataset_id)
         if not path.exists():
             return False
-        with path.open("rb") as file:
+        with _named(path), path.open("rb") as file:
             file.seek(num_rows * _Form.of(layout).row_bytes)
             return any(file.read())
 
@@ -118,11 +122,23 @@ class FileContents(Contents):
     @contextmanager
     def _opened(self, dataset_id: DatasetId) -> Iterator[tuple[Path, int]]:
         path = data_path(self._folder, dataset_id)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            yield path, descriptor
-        finally:
-            os.close(descriptor)
+        with _named(path):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                yield path, descriptor
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let the path stand in errors that the system gives without one: of reads, writes and syncs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @dataclass(frozen=True)
