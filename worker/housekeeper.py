@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.scrubbing import scrub
 from app.domain.scheduling import HEARTBEAT_SECONDS
+from app.domain.terms import DatasetId
 from app.services.clear_copies import clear_copies
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.expire import expire_leftovers
@@ -37,6 +38,7 @@ class Housekeeper:
         self._worker = worker
         self._said_alive_at = self._cleared_at = -math.inf
         self._known_late: set[str] = set()
+        self._known_uncleared: dict[DatasetId, str] = {}
         # Sweeps of one process would only wait for each other's locks in the database.
         self._one_sweep = threading.Lock()
         # Whoever closed a request may have been killed before the scrub, or a reader prevented it.
@@ -111,7 +113,9 @@ class Housekeeper:
         self._schedule()
         closed = close_ready(sessions, keyring=self._own.keyring, erase=self._own.erase)
         num_destroyed = destroy_revealed_nonces(sessions)
-        clear_copies(sessions, contents=self._own.contents)
+        self._known_uncleared = clear_copies(
+            sessions, contents=self._own.contents, known=self._known_uncleared
+        )
         num_expired = expire_leftovers(sessions)
         if closed or num_destroyed or num_expired or self._needs_scrub:
             self._scrub()

@@ -74,15 +74,18 @@ def labels_asked(session: Session, model_id: str) -> set[int]:
     return {int(asked["label"]) for asked in found if asked is not None}
 
 
-def labels_deleted(session: Session, model_id: str, *, covers: int | None = None) -> set[int]:
+def labels_deleted(session: Session, model_id: str, *, above: int = 0, covers: int | None = None) -> set[int]:
     """Return the labels of the classes that a model was asked to forget, sealed or completed.
 
-    With ``covers`` only those that a version covering so much has forgotten.
+    With ``covers`` only those that a version covering so much has forgotten, and of these only those that
+    one covering ``above`` had not.
     """
     query = select(Request.asked).join(Target, Target.request_id == Request.id)
     is_sealed = Request.status.in_([*SEALED, RequestStatus.COMPLETED])
     query = query.where(Target.model_id == model_id, Request.kind == RequestKind.CLASS_DELETION, is_sealed)
-    found = session.scalars(query if covers is None else query.where(Target.through <= covers))
+    found = session.scalars(
+        query if covers is None else query.where(Target.through > above, Target.through <= covers)
+    )
     return {int(asked["label"]) for asked in found if asked is not None}
 
 

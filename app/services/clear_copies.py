@@ -2,11 +2,12 @@
 
 Whoever sealed was killed before the commit. The next sealing would write over such a copy; but its request
 may be cancelled meanwhile, and then nobody comes. Promises: a copy that is being sealed stays, and so does
-every record.
+every record, those too that a database put back to an older state does not know any more.
 """
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.db.records import lock_dataset
 from app.db.session import Sessions, reading, writing
@@ -17,29 +18,57 @@ from app.services.contents import Contents
 _log = structlog.get_logger()
 
 
-def clear_copies(sessions: Sessions, *, contents: Contents) -> list[DatasetId]:
-    """Erase such copies from every data file and return the ids of their datasets."""
+def clear_copies(
+    sessions: Sessions, *, contents: Contents, known: dict[DatasetId, str] | None = None
+) -> dict[DatasetId, str]:
+    """Erase such copies from every data file and return what kept some of them from it.
+
+    Those problems are logged, but for the ``known`` ones: every sweep meets them.
+    """
     with reading(sessions) as session:
         datasets = session.scalars(select(Dataset).order_by(Dataset.id)).all()
-    cleared = []
-    for each in datasets:
-        try:
-            if _has_copies(each, contents=contents) and _clear(sessions, each.id, contents=contents):
-                cleared.append(DatasetId(each.id))
-        except OSError as error:
-            _log.error("copies_not_erased", dataset=each.id, error=str(error))
-    return cleared
+    problems = {DatasetId(each.id): _clear_one(sessions, each, contents=contents) for each in datasets}
+    found = {dataset_id: problem for dataset_id, problem in problems.items() if problem}
+    for dataset_id, problem in found.items():
+        if (known or {}).get(dataset_id) != problem:
+            event, _, error = problem.partition(": ")
+            _log.error(event, dataset=dataset_id, error=error)
+    return found
 
 
-def _clear(sessions: Sessions, dataset_id: str, *, contents: Contents) -> bool:
-    """Look again under the lock that sealing holds: what lay there may be a record now."""
+def _clear_one(sessions: Sessions, dataset: Dataset, *, contents: Contents) -> str:
+    """Clear one file, and return what kept it from that: an event and an error, or nothing."""
+    try:
+        return _clear(sessions, dataset.id, contents=contents) if _has_copies(dataset, contents) else ""
+    except (OSError, ValueError) as error:
+        return f"copies_not_erased: {error}"
+
+
+def _clear(sessions: Sessions, dataset_id: str, *, contents: Contents) -> str:
+    """Look again under the lock that sealing holds: what lay there may be a record now.
+
+    First that lock, then the file's, as sealing does. The database is asked again under both: one that
+    answers held its lock until here, and from here the file's own keeps a copy from being written.
+    """
+    own = DatasetId(dataset_id)
     with writing(sessions) as session:
-        dataset = lock_dataset(session, dataset_id)
-        if not _has_copies(dataset, contents=contents):
-            return False
-        contents.erase_copies(DatasetId(dataset_id), layout=dataset.layout, num_rows=dataset.num_records)
-        return True
+        lock_dataset(session, dataset_id)
+        with contents.alone(own):
+            dataset = _asked_again(session, dataset_id)
+            if not _has_copies(dataset, contents):
+                return ""
+            num_committed = contents.num_committed(own)
+            if num_committed > dataset.num_records:
+                return f"database_older_than_data: {num_committed} rows, {dataset.num_records} known"
+            contents.erase_copies(own, layout=dataset.layout, num_rows=dataset.num_records)
+    _log.warning("copies_erased", dataset=dataset_id)
+    return ""
 
 
-def _has_copies(dataset: Dataset, *, contents: Contents) -> bool:
+def _asked_again(session: Session, dataset_id: str) -> Dataset:
+    found = select(Dataset).where(Dataset.id == dataset_id)
+    return session.scalars(found.execution_options(populate_existing=True)).one()
+
+
+def _has_copies(dataset: Dataset, contents: Contents) -> bool:
     return contents.has_copies(DatasetId(dataset.id), layout=dataset.layout, num_rows=dataset.num_records)

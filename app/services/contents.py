@@ -4,6 +4,7 @@ Record bytes lie where workers are. A process without them seals deletions of su
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from app.domain.changes import Changes
@@ -28,6 +29,30 @@ class Contents(Protocol):
         Raises:
             ValueError: it has fewer, or part of one.
             OSError: the file cannot be read or written.
+        """
+        ...
+
+    def alone(self, dataset_id: DatasetId) -> AbstractContextManager[None]:
+        """Keep others from writing a copy, and from erasing copies, until the block ends.
+
+        Raises:
+            OSError: the file cannot be opened or locked.
+        """
+        ...
+
+    def num_committed(self, dataset_id: DatasetId) -> int:
+        """Return how many rows are known to have been committed once; 0 where that is not known.
+
+        Raises:
+            ValueError, OSError: the mark beside the file cannot be read.
+        """
+        ...
+
+    def note_committed(self, dataset_id: DatasetId, *, num_rows: int) -> None:
+        """Note, after the commit, that so many rows are records; a mark that is higher stays.
+
+        Raises:
+            ValueError, OSError: the mark beside the file cannot be read or written.
         """
         ...
 

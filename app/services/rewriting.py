@@ -32,11 +32,17 @@ def rewrite_records(session: Session, request: Request, *, contents: Contents) -
     asked = dict(request.asked or {})
     if "rows" in asked:
         return
+    # First: what was committed by now is in the answer below, unless the database is older than the file.
+    committed = {each: contents.num_committed(DatasetId(each)) for each in request.record_refs or {}}
     in_scope = select(Dataset).where(Dataset.id.in_(request.record_refs or {})).order_by(Dataset.id)
     datasets = session.scalars(in_scope).all()
     # All of them, whoever is in them: otherwise it would show who is in one that cannot be used.
     for each in datasets:
         contents.require_usable(DatasetId(each.id), layout=each.layout, num_rows=each.num_records)
+        if committed[each.id] > each.num_records:
+            raise ValueError(
+                f"the database knows fewer records of {each.id} than were committed: it is older"
+            )
     rows: dict[str, list[int]] = {}
     for each in datasets:
         pair = _rewrite(session, request, dataset_id=each.id, contents=contents)

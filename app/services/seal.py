@@ -4,6 +4,8 @@ A sealed request cannot be cancelled. Numbers are given under the model row's lo
 order, never by a database sequence: whoever sees number n sees all below.
 """
 
+from itertools import takewhile
+
 import structlog
 from sqlalchemy.orm import Session
 
@@ -14,7 +16,7 @@ from app.db.requests import events_of, lock_request, requests_to_seal, targets_o
 from app.db.session import Sessions, asking, writing
 from app.db.tables import Model, Request, Target
 from app.domain.status import Outcome, RequestKind, RequestStatus, TargetStatus
-from app.domain.terms import JobId, JsonObject
+from app.domain.terms import DatasetId, JobId, JsonObject
 from app.services.contents import Contents
 from app.services.events import append_event
 from app.services.move_target import move_target
@@ -73,16 +75,31 @@ def seal(sessions: Sessions, request_id: str, *, contents: Contents | None = Non
             seal_target(session, request, target=target, model=model, contents=contents)
             for target, model in targets
         ]
-        return [job_id for queued in jobs for job_id in queued]
+    if contents is not None:
+        _note_committed(request, contents=contents)
+    return [job_id for queued in jobs for job_id in queued]
+
+
+def _note_committed(request: Request, *, contents: Contents) -> None:
+    """Note beside the data files that the rows of a rectification are records from now on."""
+    for dataset_id, (_, after) in ((request.asked or {}).get("rows") or {}).items():
+        try:
+            contents.note_committed(DatasetId(dataset_id), num_rows=after + 1)
+        except (OSError, ValueError) as error:
+            # It is sealed all the same: a mark that is too low says nothing wrong.
+            _log.error("rows_not_noted", dataset=dataset_id, error=str(error))
 
 
 def _note_waiting(sessions: Sessions, request_id: str, *, problem: str) -> bool:
-    """Say in a request's trail why it waits; whether that had not been said last already."""
+    """Say in a request's trail why it waits; whether that had not been said since anything else happened.
+
+    Workers may meet different problems in turn: each is said once.
+    """
     with writing(sessions) as session:
         request = lock_request(session, request_id)
         body: JsonObject = {"problem": problem}
-        last = events_of(session, request_id)[-1]
-        if request.status != RequestStatus.RECEIVED or (last.name, last.body) == ("waiting", body):
+        said = takewhile(lambda event: event.name == "waiting", reversed(events_of(session, request_id)))
+        if request.status != RequestStatus.RECEIVED or body in [event.body for event in said]:
             return False
         append_event(session, request_id, "waiting", body)
         return True

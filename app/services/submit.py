@@ -111,7 +111,7 @@ def acknowledge(
         grace_seconds=grace_seconds,
         idempotency=idempotency,
         match_mac=keyring.mac("duplicates", canonical_json(_identity(submission))),
-        uuid_mac=_uuid_mac(submission, keyring=keyring),
+        uuid_macs=_uuid_macs(submission, keyring=keyring),
         misfits=misfits,
     )
     for is_last in (False, True):
@@ -135,7 +135,7 @@ class _Order:
     grace_seconds: float
     idempotency: Idempotency | None
     match_mac: bytes
-    uuid_mac: bytes | None
+    uuid_macs: Sequence[bytes]
     misfits: Sequence[Misfit]
 
 
@@ -169,7 +169,7 @@ def _first_posting(found: Surroundings, order: _Order) -> str | None:
             raise IdempotencyKeyReused("this Idempotency-Key came with another body before")
         return found.keyed.request_id
     if found.named is not None:
-        if found.named.mac != order.uuid_mac:
+        if found.named.mac not in order.uuid_macs:
             raise IdempotencyKeyReused("this request_id came with another body before")
         return found.named.request_id
     return None
@@ -191,7 +191,7 @@ def _new_request(session: Session, order: _Order, *, found: Surroundings) -> Req
         asked=submission.asked,
         status=RequestStatus.HELD if is_held else RequestStatus.RECEIVED,
         request_uuid=submission.request_uuid,
-        uuid_mac=order.uuid_mac,
+        uuid_mac=next(iter(order.uuid_macs), None),
         duplicate_of=found.duplicate_of,
         subject_type=submission.subject_type,
         subject_refs=[ref.hex() for ref in submission.subject_refs],
@@ -243,19 +243,21 @@ def _predicted_seconds(models: Sequence[ModelInScope]) -> float:
     )
 
 
-def _uuid_mac(submission: Submission, *, keyring: Keyring) -> bytes | None:
-    """Return what a later post under the same uuid must match, even after the deletion.
+def _uuid_macs(submission: Submission, *, keyring: Keyring) -> list[bytes]:
+    """Return what a later post under the same uuid must match, even after the deletion: none without a uuid.
 
     The uuid is mixed in, so that two requests for one subject cannot be told by it. Records stand in it by
-    the refs that they have in any dataset: one that was imported since makes no other request.
+    the refs that they have in any dataset: one that was imported since makes no other request. Early
+    requests match the last one, in which records stand by the datasets of then.
     """
     if submission.request_uuid is None:
-        return None
+        return []
     identity = _identity(submission) | {"uuid": submission.request_uuid}
+    identities = [identity]
     if submission.record_refs is not None:
         records: JsonObject = {"any": [*sorted(ref.hex() for ref in submission.suppression_refs)]}
-        identity |= {"records": records, "dataset": submission.dataset}
-    return keyring.mac("request-uuid", canonical_json(identity))
+        identities.insert(0, identity | {"records": records, "dataset": submission.dataset})
+    return [keyring.mac("request-uuid", canonical_json(each)) for each in identities]
 
 
 def _identity(submission: Submission) -> JsonObject:
@@ -313,7 +315,9 @@ def _first_answer(request_id: str, order: _Order, *, at: float) -> list[Values]:
 
 def _first_acknowledgement(session: Session, request: Request) -> Acknowledgement:
     """Return what the first post of a request was answered."""
-    status = RequestStatus.HELD if began_held(session, request.id) else RequestStatus.RECEIVED
+    # Every rectification is held; the first event of an early one does not say so.
+    is_held = request.kind == RequestKind.RECTIFICATION or began_held(session, request.id)
+    status = RequestStatus.HELD if is_held else RequestStatus.RECEIVED
     return replace(_acknowledgement(request), status=status)
 
 

@@ -4,6 +4,7 @@ A copy is appended: a row that jobs may be reading never changes under them. No 
 seals imports none.
 """
 
+import fcntl
 import hashlib
 import mmap
 import os
@@ -18,6 +19,7 @@ from app.domain.changes import Changes
 from app.domain.terms import DatasetId, JsonObject
 from app.services.contents import Contents
 from worker.data.erasure import data_path, write_all
+from worker.data.high_water import raise_mark, read_mark
 
 # A label follows the features as a 64-bit integer.
 _LABEL = "q"
@@ -37,7 +39,11 @@ class FileContents(Contents):
     def labelled(self, dataset_id: DatasetId, *, layout: JsonObject, label: int) -> Sequence[int]:
         """Read every row's label, and nothing else of it."""
         path, form = data_path(self._folder, dataset_id), _Form.of(layout)
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            _named(path),
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             if len(data) % form.row_bytes:
                 raise ValueError(f"{path} is not a whole number of rows")
             labels = struct.iter_unpack(f"<{form.feature_bytes}x{_LABEL}", data)
@@ -53,12 +59,28 @@ class FileContents(Contents):
         if num_found < num_rows:
             raise ValueError(f"{path} ends before row {num_rows}")
 
+    @contextmanager
+    def alone(self, dataset_id: DatasetId) -> Iterator[None]:
+        """Hold the file's lock; it goes with the process that holds it."""
+        with self._opened(dataset_id) as (_, descriptor):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+
+    def num_committed(self, dataset_id: DatasetId) -> int:
+        """Read the mark beside the file."""
+        return read_mark(data_path(self._folder, dataset_id).parent)
+
+    def note_committed(self, dataset_id: DatasetId, *, num_rows: int) -> None:
+        """Put a new mark in the place of a lower one, in one step."""
+        with self.alone(dataset_id):
+            raise_mark(data_path(self._folder, dataset_id).parent, num_rows=num_rows)
+
     def has_copies(self, dataset_id: DatasetId, *, layout: JsonObject, num_rows: int) -> bool:
         """Read what lies behind them, which is a row or nothing."""
         path = data_path(self._folder, dataset_id)
         if not path.exists():
             return False
-        with path.open("rb") as file:
+        with _named(path), path.open("rb") as file:
             file.seek(num_rows * _Form.of(layout).row_bytes)
             return any(file.read())
 
@@ -82,6 +104,7 @@ class FileContents(Contents):
         """Append a copy, or write it over one whose sealing never ended; refused, nothing is written."""
         form = _Form.of(layout)
         with self._opened(dataset_id) as (path, descriptor):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
             if at * form.row_bytes > size:
                 raise ValueError(f"{path} ends before row {at}, which would leave a gap")
@@ -99,11 +122,23 @@ class FileContents(Contents):
     @contextmanager
     def _opened(self, dataset_id: DatasetId) -> Iterator[tuple[Path, int]]:
         path = data_path(self._folder, dataset_id)
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            yield path, descriptor
-        finally:
-            os.close(descriptor)
+        with _named(path):
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                yield path, descriptor
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let the path stand in errors that the system gives without one: of reads, writes and syncs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @dataclass(frozen=True)

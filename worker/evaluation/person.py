@@ -33,18 +33,21 @@ def person_check(
     unseen: Sample,
     warns: bool = False,
     classes: Collection[int] = (),
+    earlier_classes: Collection[int] = (),
 ) -> Check:
     """Return loss and confidence of the forgotten records beside unseen ones of the same labels.
 
     Two-sided: where it ``warns``, a loss far above that of unseen records (forgotten too much, which is a
     trace as well) and one far below (remembered, or easy) are both said. It never gates. Records of whole
-    ``classes`` that were forgotten have no unseen ones beside them, and are shown class by class.
+    ``classes`` that were forgotten have no unseen ones beside them, and are shown class by class; but for
+    ``earlier_classes``, of which a single person may be left to forget, whose label would be told.
     """
-    people = forgotten.chosen(~torch.isin(forgotten.labels, forgotten.labels.new_tensor(sorted(classes))))
+    whole = forgotten.labels.new_tensor(sorted({*classes, *earlier_classes}))
+    people = forgotten.chosen(~torch.isin(forgotten.labels, whole))
     matched = _matched(unseen, labels=people.labels)
     gap, margin = _gap_and_margin(new, people, matched)
     problem = _said_of_gap(gap, margin) if warns else ""
-    shown = _of_classes(new, parent, forgotten, classes)
+    shown = _of_classes(new, parent, forgotten, {*classes} - {*earlier_classes})
     figures: JsonObject = {
         "loss_gap_nats": gap,
         "margin_nats": margin,

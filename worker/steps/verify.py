@@ -5,6 +5,7 @@ that saw the records and does not claim otherwise: utility gates it. Both must b
 """
 
 import time
+from functools import partial
 
 import numpy as np
 from torch import nn
@@ -206,8 +207,12 @@ def _context_checks(
     # The one place that asks for forget-set bytes: to look at the person, never to train.
     person = sample_of(context.loader(forgotten), forgotten)
     with reading(context.installation.sessions) as session:
-        classes = labels_deleted(session, context.claim.model_id, covers=scope.covers)
-    about = person_check(new, parent, forgotten=person, unseen=held_out, warns=is_empirical, classes=classes)
+        deleted, above = partial(labels_deleted, session, context.claim.model_id), scope.forgets_above
+        classes, earlier = deleted(above=above, covers=scope.covers), deleted(covers=above)
+    about = person_check(
+        new, parent, forgotten=person, unseen=held_out, warns=is_empirical, classes=classes,
+        earlier_classes=earlier,
+    )  # fmt: skip
     return [utility, remainder, about]
 
 

@@ -1,10 +1,12 @@
 """A class deleted from a model: trained again without it, bit for bit, and nobody's record is destroyed."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
+from app.db.requests import labels_deleted
 from app.db.session import reading
 from app.db.tables import Record, Suppression
 from app.domain.status import Outcome, RequestStatus
@@ -38,6 +40,15 @@ def test_the_model_is_what_training_without_the_class_gives(lab: Lab) -> None:
     with reading(lab.own.sessions) as session:
         assert session.query(Suppression).count() == 0
         assert session.query(Record).count() == len(few_digits().labels)
+
+
+def test_a_class_is_forgotten_between_what_did_not_cover_it_and_what_does(lab: Lab) -> None:
+    sealed(lab, post_class_deletion(lab, 3))
+    num = int((few_digits().labels == 3).sum())
+    with reading(lab.own.sessions) as session:
+        found = partial(labels_deleted, session, lab.model_id)
+        assert found() == found(covers=num) == found(above=num - 1, covers=num) == {3}
+        assert found(covers=num - 1) == found(above=num, covers=num + 1) == set()
 
 
 def test_the_evidence_shows_the_class_before_and_after_beside_the_people(lab: Lab) -> None:

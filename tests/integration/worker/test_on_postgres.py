@@ -1,8 +1,9 @@
 """The worker on a PostgreSQL server: what must hold whatever the database is, once each."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -11,15 +12,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db.records import retained_records
-from app.db.session import reading
+from app.db.session import reading, writing
 from app.db.tables import Blob, Model, Record
 from app.domain.changes import Changes
 from app.domain.errors import NameTaken
 from app.domain.status import RequestStatus, VersionStatus
 from app.domain.terms import DEFAULT_TENANT, DatasetId, ModelId
 from app.services.approve import approve
+from app.services.clear_copies import clear_copies
 from app.services.close import close_ready
 from app.services.create_model import NewModel, Place, create_model
 from app.services.seal import seal
@@ -30,8 +33,9 @@ from tests.integration.worker.test_crashes import (
     step_named,
     take_over,
 )
-from tests.integration.worker.test_rectification import other_label
+from tests.integration.worker.test_rectification import correct, other_label
 from tests.integration.worker.test_two_tiers import require_a_treated_end_and_then_an_exact_one
+from tests.integration.worker.test_unended_copies import killed_and_cancelled
 from tests.support.asked import ADMIN, post_rectification, row_of, sealed
 from tests.support.methods import Shift
 from tests.support.outside import QUICK_POLICY, outside_recipe, save_outside, train_outside
@@ -39,6 +43,7 @@ from tests.support.servers import PostgresServer
 from tests.support.trained import Lab, few_digits, imported, recipe_of
 from worker.checking import placer
 from worker.data.contents import FileContents
+from worker.data.high_water import MARK_FILE
 from worker.data.importing import ImportOrder, import_source
 from worker.registering import register
 from worker.unlearners import UNLEARNERS
@@ -165,6 +170,39 @@ class Slow(FileContents):
         self.has_written.set()
         assert self.may_go_on.wait(timeout=30)
         return digest
+
+
+class LosesItsLock(FileContents):
+    """Data files whose user loses the database, and with it its locks, just before it has the file alone."""
+
+    def __init__(self, lab: Lab, *, then: Callable[[], None]) -> None:
+        super().__init__(lab.own.settings.data_folder)
+        self.lab, self.then = lab, then
+
+    @contextmanager
+    def alone(self, dataset_id: DatasetId) -> Iterator[None]:
+        others = "pid <> pg_backend_pid() AND state = 'idle in transaction' AND datname = current_database()"
+        with writing(self.lab.own.sessions) as session:
+            session.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"))
+        self.then()
+        with super().alone(dataset_id):
+            yield
+
+
+def test_a_sweep_that_lost_its_lock_erases_no_record_that_was_sealed_meanwhile(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, later = lab.loners(2)[0], lab.loners(3)[0]
+    expected = lab.straight_digest(labels={row_of(later): other_label(later)})
+    killed_and_cancelled(lab, monkeypatch, first)
+
+    def seal_without_a_mark() -> None:
+        correct(lab, later)
+        (lab.own.settings.data_folder / lab.dataset.id / MARK_FILE).unlink()
+
+    with pytest.raises(SQLAlchemyError):
+        clear_copies(lab.own.sessions, contents=LosesItsLock(lab, then=seal_without_a_mark))
+    assert lab.work().weights_digest == expected
 
 
 def wait_for_the_end_or_a_lock(lab: Lab, work: Future[Any]) -> None:

@@ -13,6 +13,7 @@ from app.services.seal import seal_due
 from app.services.show_deletions import show_events
 from tests.support.asked import ADMIN, post_rectification
 from tests.support.trained import Lab
+from worker.data.contents import FileContents
 from worker.data.erasure import data_path
 
 PRODUCT = Caller(key_id=KeyId("product"), tenant=DEFAULT_TENANT, scopes=frozenset({Scope.DELETIONS_READ}))
@@ -56,6 +57,16 @@ def test_the_held_and_the_unheld_wait_alike_and_the_trail_names_the_file_once(
     assert {lab.world.request(each).status for each in ids} <= {"scheduled", "running"}
     assert lab.work().covers == 1
     assert {lab.world.request(each).status for each in ids} == {"completed"}
+
+
+def test_of_workers_that_meet_different_problems_in_turn_each_is_said_once(lab: Lab, tmp_path: Path) -> None:
+    request_id = post_rectification(lab, lab.loners(1)[0], Changes(label=1))
+    approve(lab.own.sessions, request_id, caller=ADMIN)
+    for _ in range(3):
+        for folder in (tmp_path / "one", tmp_path / "other"):
+            seal_due(lab.own.sessions, contents=FileContents(folder))
+    names = [event.name for event in lab.world.events(request_id)]
+    assert names == ["received", "approved", "waiting", "waiting"]
 
 
 def test_a_dataset_that_the_request_does_not_reach_keeps_it_from_nothing(lab: Lab) -> None:

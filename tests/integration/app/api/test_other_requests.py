@@ -9,10 +9,12 @@ import pytest
 from fastapi import FastAPI
 
 from app.db.session import reading, writing
-from app.db.tables import Dataset, Job, Model, Request, Suppression, Target
+from app.db.tables import Dataset, Event, Job, Model, Request, Suppression, Target
 from app.domain.access import Scope
 from app.domain.status import JobKind, JobStatus
+from app.services.events import first_event
 from app.settings import Settings
+from models_store.manifest import canonical_json
 from tests.support.client import client_of
 from tests.support.problems import problem_of
 from tests.support.world import World
@@ -211,6 +213,34 @@ def test_a_post_says_whether_the_request_is_held_and_its_repeat_says_the_same_wh
     again = admin.post(path, json=body, headers={"Idempotency-Key": "abc"})
     assert (again.status_code, again.content) == (202, first.content)
     assert admin.get(f"{where}/events").json()["broken_at"] is None
+
+
+def as_it_was_stored_once(world: World, request_id: str) -> None:
+    """Give a request an earlier form: a first event without a mark, records by their datasets."""
+    with writing(world.sessions) as session:
+        request = session.get_one(Request, request_id)
+        (refs,) = world.keyring.subject_refs("ann", subject_type="person")[:1]
+        whom = {"subject": refs.hex(), "models": None, "records": request.record_refs, "uuid": UUID}
+        if request.kind != "deletion":
+            whom |= {"kind": request.kind, "asked": request.asked}
+        request.uuid_mac = world.keyring.mac("request-uuid", canonical_json(whom))
+        own = first_event(request_id, at=request.posted_at, is_held=False)
+        kept = session.get_one(Event, (request_id, 1))
+        kept.body, kept.hash = own.body, own.hash
+
+
+@pytest.mark.parametrize(("path", "body"), AGAIN)
+def test_a_repeat_of_what_an_earlier_version_stored_gets_the_first_answer(
+    admin: httpx.Client, world: World, path: str, body: dict[str, Any]
+) -> None:
+    body = {**body, "request_id": UUID}
+    first = admin.post(path, json=body)
+    as_it_was_stored_once(world, first.json()["id"])
+    again = admin.post(path, json=body)
+    assert (again.status_code, again.content) == (202, first.content)
+    assert admin.get(f"{first.headers['location']}/events").json()["broken_at"] is None
+    other = admin.post(path, json={**body, "subject_id": "bob"})
+    problem_of(other, 422, "idempotency-key-reused")
 
 
 def test_one_request_id_for_two_datasets_is_refused(corrector: httpx.Client, world: World) -> None:

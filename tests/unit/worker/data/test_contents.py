@@ -1,6 +1,9 @@
 """Corrected copies of records, written without arrays, are what arrays would give."""
 
+import errno
 import hashlib
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +71,22 @@ def test_what_cannot_be_copied_changes_nothing(tmp_path: Path, row: int, at: int
     with pytest.raises(ValueError, match=reason):
         change(tmp_path, layout, digests[1], Changes(label=0), row=row, at=at)
     assert data_path(tmp_path, OWN).read_bytes() == before
+
+
+def test_a_full_disk_is_told_with_the_files_path(tmp_path: Path) -> None:
+    layout, digests = written(tmp_path)
+    path = data_path(tmp_path, OWN)
+    size, limits = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system refuses to let the file grow, as it does on a full disk.
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"records\.bin") as refused:
+            change(tmp_path, layout, digests[1], Changes(label=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, former)
+    assert (refused.value.errno, refused.value.filename) == (errno.EFBIG, str(path))
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 1)])

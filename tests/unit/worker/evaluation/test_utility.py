@@ -112,6 +112,15 @@ def test_a_forgotten_class_is_shown_by_itself_and_only_people_are_compared_with_
     assert "classes" not in alone.figures
 
 
+def test_of_a_class_that_was_forgotten_before_neither_figures_nor_a_comparison_are_shown() -> None:
+    unseen = sample(1, 1, confidence=0.5)
+    alone = person_check(RIGHT, WRONG, forgotten=sample(1), unseen=unseen, warns=True)
+    both = person_check(RIGHT, WRONG, forgotten=sample(1, 0), unseen=unseen, warns=True, earlier_classes={0})
+    assert "classes" not in both.figures
+    assert both.figures["loss_gap_nats"] == alone.figures["loss_gap_nats"]
+    assert both.power == alone.power
+
+
 def test_the_power_is_said_of_people_or_of_a_class_or_of_both() -> None:
     of_people, of_class = "none for so few records", "of a class: shows whether its label is still given"
 
