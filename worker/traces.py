@@ -83,7 +83,7 @@ def _course(shard: Any) -> list[str]:
     records = ", ".join(f"{num} of {side}" for side, num in shard["num_records"].items())
     head = f"shard {shard['shard']}: records gone over, each as often as it was met: {records}"
     if "num_cycles" in shard:
-        end = "until the forgotten looked unseen" if shard["is_stopped"] else "as many as its settings allow"
+        end = "until the forgotten looked unseen" if shard["is_stopped"] else "up to a bound in its settings"
         head += f"; {shard['num_cycles']} cycles, {end}"
     phases = [_phase(name, phase) for name, phase in shard.get("phases", {}).items()]
     return [head, *phases, *(f"  warning: {warning}" for warning in shard["warnings"])]

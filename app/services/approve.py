@@ -22,7 +22,7 @@ def approve(sessions: Sessions, request_id: str, *, caller: Caller) -> None:
     with writing(sessions) as session:
         request = lock_request(session, request_by_id(session, request_id, tenant=caller.tenant).id)
         if request.status != RequestStatus.HELD:
-            raise NotHeld("the deletion is not held, so it cannot be approved")
+            raise NotHeld("the request is not held, so it cannot be approved")
         held_seconds = now(session) - request.posted_at
         request.status = RequestStatus.RECEIVED
         request.seal_at += held_seconds

@@ -46,7 +46,7 @@ def reject(sessions: Sessions, request_id: str, *, caller: Caller) -> None:
         if request.status == RequestStatus.REJECTED:
             return
         if request.status != RequestStatus.HELD:
-            raise NotHeld("the deletion is not held, so it cannot be rejected")
+            raise NotHeld("the request is not held, so it cannot be rejected")
         _end(session, request, status=RequestStatus.REJECTED, caller=caller)
 
 

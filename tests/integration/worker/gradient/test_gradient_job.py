@@ -124,7 +124,7 @@ def test_an_interim_job_publishes_the_course_as_empirical_with_its_settings_and_
     trace = trace_of(lab.own, context.claim.job_id, tenant=DEFAULT_TENANT)
     assert trace == [shown]
     head, *others = lines_of(trace)
-    assert head.endswith(f"; {QUICK['cycles']} cycles, as many as its settings allow")
+    assert head.endswith(f"; {QUICK['cycles']} cycles, up to a bound in its settings")
     starts = [*(f"  {phase}" for phase in shown["phases"]), *("  warning" for _ in shown["warnings"])]
     assert sorted(line.split(":")[0] for line in others) == sorted(starts)
     with pytest.raises(ValueError, match="treated with gradients"):
