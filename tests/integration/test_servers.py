@@ -23,6 +23,7 @@ BOTH = """
 import signal, sys
 from pathlib import Path
 from tests.support.servers import PostgresServer, RedisServer
+signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as in the background of a shell
 folder = Path(sys.argv[1])
 servers = PostgresServer.start(folder / "p"), RedisServer.start(folder / "r")
 print(*(server.pid for server in servers), flush=True)

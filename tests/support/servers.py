@@ -262,8 +262,9 @@ class RedisServer:
         """Start the server again, killed or stopped or not, on the same port."""
         if self.is_running:
             self._ask_to_stop()
-        command = [_redis_binary(), str(self.folder / "redis.conf")]
-        self._process = _begin(_bound([], command), log=self.folder / "redis.log")
+        # A job in a shell's background ignores QUIT, and so does what it starts: PostgreSQL has a handler.
+        command = _bound([], [_redis_binary(), str(self.folder / "redis.conf")], at_death="KILL")
+        self._process = _begin(command, log=self.folder / "redis.log")
         _wait_until(self._answers, process=self._process, log=self.folder / "redis.log")
 
     def stop(self) -> None:
@@ -338,12 +339,12 @@ def _unprivileged(command: list[str]) -> list[str]:
     return _bound([*user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"], command)
 
 
-def _bound(options: list[str], command: list[str]) -> list[str]:
-    """Let the kernel end the command with the thread that starts it: fast, but in order."""
+def _bound(options: list[str], command: list[str], *, at_death: str = "QUIT") -> list[str]:
+    """Let the kernel end the command with the thread that starts it: by QUIT fast, but in order."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise ServerMissing("setpriv is not here: install util-linux")
-    return [setpriv, *options, "--pdeathsig=QUIT", "--", *command]
+    return [setpriv, *options, f"--pdeathsig={at_death}", "--", *command]
 
 
 def _begin(command: list[str], *, log: Path) -> subprocess.Popen[bytes]:
