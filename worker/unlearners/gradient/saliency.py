@@ -19,6 +19,22 @@ def fisher_ratio(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], *, 
     return {name: (forget[name] + TINY) >= gamma * (retain[name] + TINY) for name in forget}
 
 
+def fisher_shares(forget: Mapping[str, Tensor], retain: Mapping[str, Tensor], *, gamma: float) -> Mask:
+    """Return [F_f / sum F_f >= gamma F_r / sum F_r], where how much either side has in all says nothing."""
+    of_forget, of_retain = _total(forget), _total(retain)
+    return {name: forget[name] * of_retain >= gamma * retain[name] * of_forget for name in forget}
+
+
+def carried(mask: Mask, squares: Mapping[str, Tensor]) -> float:
+    """Return the share of the squares that lies on weights that may move; 1 where there are none."""
+    total = float(_total(squares))
+    return float(_total({name: squares[name] * mask[name] for name in squares})) / total if total else 1.0
+
+
+def _total(squares: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([each.double().sum() for each in squares.values()]).sum()
+
+
 def largest(scores: Mapping[str, Tensor], *, share: float) -> Mask:
     """Return the ``share`` of all weights with the largest scores; of equal ones, the first in their order.
 

@@ -15,9 +15,12 @@ from worker.unlearners.gradient.course import Course, Fade, Mask, Mode, Phase, S
 from worker.unlearners.gradient.losses import CrossEntropy, Loss
 from worker.unlearners.gradient.method import Method, Prepared, Reads, Task, optimizer_of
 from worker.unlearners.gradient.records import Side
-from worker.unlearners.gradient.saliency import fisher_ratio
+from worker.unlearners.gradient.saliency import carried, fisher_ratio, fisher_shares
 from worker.unlearners.gradient.statistics import Weights, batch_squares, mean_squares
 from worker.unlearners.gradient.stopping import looks_unseen
+
+# Least share of the forgotten's Fisher information on the weights that a mask lets move.
+LEAST_CARRIED = 0.01
 
 
 def adaptive_weights(losses_B: Tensor, *, floor_nats: float, power: float) -> Tensor:
@@ -82,12 +85,20 @@ def course(settings: SfronSettings, *, loss: Loss, mask: Mask, stop: Stop | None
 
 
 def saliency(task: Task, settings: SfronSettings, *, of_forget: Loss, of_retain: Loss) -> Mask:
-    """Return the mask, measured on the net as it is."""
+    """Return the mask, measured on the net as it is.
+
+    Of people who are fitted better than others every weight that says anything of them says more of others:
+    the ratio lets only weights move that nobody depends on. Either side's share of its own sum is compared
+    then. The released settings keep the ratio.
+    """
     forget, retain = (
         _fisher(task, side, settings, loss=loss)
         for side, loss in ((Side.FORGET, of_forget), (Side.RETAIN, of_retain))
     )
-    return fisher_ratio(forget, retain, gamma=settings.gamma)
+    mask = fisher_ratio(forget, retain, gamma=settings.gamma)
+    if settings.fisher == "record" and carried(mask, forget) < LEAST_CARRIED:
+        return fisher_shares(forget, retain, gamma=settings.gamma)
+    return mask
 
 
 def _fisher(task: Task, side: Side, settings: SfronSettings, *, loss: Loss) -> Weights:

@@ -12,7 +12,7 @@ from worker.unlearners.gradient.losses import CrossEntropy
 from worker.unlearners.gradient.masks import drift_outside, mask_gradients
 from worker.unlearners.gradient.records import Side
 from worker.unlearners.gradient.runner import begin, run_course
-from worker.unlearners.gradient.saliency import fisher_ratio, largest
+from worker.unlearners.gradient.saliency import carried, fisher_ratio, fisher_shares, largest
 
 OPTIMIZERS: dict[str, OptimizerPart] = {
     "sgd": plain_sgd(0.1, momentum=0.9, weight_decay=0.01),
@@ -100,6 +100,21 @@ def test_a_weight_that_matters_more_to_the_forgotten_may_move() -> None:
     assert fisher_ratio(forget, retain, gamma=1.0)["w"].tolist() == [True, False, True]
     assert fisher_ratio(forget, retain, gamma=3.0)["w"].tolist() == [False, False, False]
     assert fisher_ratio(forget, retain, gamma=0.0)["w"].tolist() == [True, True, True]
+
+
+def test_shares_do_not_change_when_one_side_has_more_information_in_all() -> None:
+    forget, retain = {"w": torch.tensor([2.0, 1.0, 1.0])}, {"w": torch.tensor([1.0, 2.0, 1.0])}
+    for scale in (1e-9, 1.0, 1e6):
+        scaled = {"w": scale * forget["w"]}
+        assert fisher_shares(scaled, retain, gamma=1.0)["w"].tolist() == [True, False, True]
+        assert fisher_shares(scaled, retain, gamma=1.5)["w"].tolist() == [True, False, False]
+
+
+def test_what_a_mask_carries_is_its_share_of_the_squares() -> None:
+    squares = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([5.0])}
+    mask = {"a": torch.tensor([True, False]), "b": torch.tensor([True])}
+    assert carried(mask, squares) == 0.75
+    assert carried(mask, {name: torch.zeros_like(each) for name, each in squares.items()}) == 1.0
 
 
 def test_the_largest_share_is_taken_over_all_weights_together() -> None:

@@ -12,7 +12,7 @@ from tests.support.gradient import blobs, small_net
 from worker.unlearners.gradient.course import Course
 from worker.unlearners.gradient.method import Task
 from worker.unlearners.gradient.methods.sfron import SFRON, adaptive_weights
-from worker.unlearners.gradient.records import Side, Sides, Stream, seed_of
+from worker.unlearners.gradient.records import Side, Sides, Stream, TensorRecords, seed_of
 from worker.unlearners.gradient.runner import begin, run_course
 
 SIDES: Sides = {Side.FORGET: blobs(20, seed=1), Side.RETAIN: blobs(60, seed=2)}
@@ -124,6 +124,24 @@ def test_its_mask_is_made_from_both_sides_for_these_records() -> None:
     assert not all(ours)
     assert ours != theirs  # the second person does not get the first one's
     assert ours == mask(SIDES)
+
+
+@pytest.mark.parametrize(("fisher", "moves"), [("record", True), ("batch", False)])
+def test_somebody_who_is_fitted_far_better_than_others_can_be_followed(fisher: str, moves: bool) -> None:
+    net = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        net.weight.copy_(2.0 * torch.eye(3, 4))
+        net.bias.zero_()
+    sides: Sides = {**SIDES, Side.FORGET: TensorRecords(torch.eye(3, 4).double() * 8, torch.arange(3))}
+    settings = replace(SfronSettings(), fisher=fisher)
+    work = SFRON.prepare(Task(net, sides, num_classes=3, seed=0), settings).work
+    assert isinstance(work, Course)
+    forgotten = sides[Side.FORGET]
+    nn.functional.cross_entropy(net(forgotten.inputs(torch.arange(3))), torch.arange(3)).backward()
+    assert work.saliency is not None
+    kept = [p.grad[work.saliency[name]] for name, p in net.named_parameters() if p.grad is not None]
+    every = torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+    assert (float(torch.cat(kept).norm()) > 0.1 * float(every.norm())) == moves
 
 
 def test_the_released_settings_are_the_recurrence_of_the_released_code() -> None:
