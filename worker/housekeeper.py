@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.db.scrubbing import scrub
 from app.domain.scheduling import HEARTBEAT_SECONDS
 from app.domain.terms import DatasetId
-from app.services.clear_copies import clear_copies
+from app.services.clear_copies import Kept, clear_copies
 from app.services.close import close_ready, destroy_revealed_nonces
 from app.services.expire import expire_leftovers
 from app.services.schedule import schedule
@@ -38,7 +38,7 @@ class Housekeeper:
         self._worker = worker
         self._said_alive_at = self._cleared_at = -math.inf
         self._known_late: set[str] = set()
-        self._known_uncleared: dict[DatasetId, str] = {}
+        self._known_uncleared: dict[DatasetId, Kept] = {}
         # Sweeps of one process would only wait for each other's locks in the database.
         self._one_sweep = threading.Lock()
         # Whoever closed a request may have been killed before the scrub, or a reader prevented it.

@@ -65,7 +65,7 @@ def recorded(net: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[s
         def hook(
             layer: nn.Module, given: tuple[Tensor, ...], named: Mapping[str, Tensor], outputs: Tensor
         ) -> Tensor | None:
-            (inputs,) = given or (named["input"],)
+            inputs = given[0] if given else named["input"]
             calls[name].append(Call(inputs.detach(), outputs))
             return outputs.clone() if is_copied else None
 

@@ -4,6 +4,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from models_store.manifest import digest_json
+
 _HERE = Path(__file__).resolve().parent
 _FOLDERS = (_HERE, _HERE.parents[2] / "app" / "domain" / "methods")
 
@@ -14,8 +16,10 @@ def gradient_sources() -> str:
 
     What a job saved with other sources is not gone on from: the same settings may mean other steps.
     """
-    digest = hashlib.sha256()
-    for folder in _FOLDERS:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return digest_json(
+        {
+            f"{folder.name}/{path.relative_to(folder)}": hashlib.sha256(path.read_bytes()).hexdigest()
+            for folder in _FOLDERS
+            for path in folder.rglob("*.py")
+        }
+    )
